@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lashes, glasses, hats and headscarves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hiface.geometry.constants import cached_per_tensor
+from hiface.geometry.normals import vertex_normals
+from hiface.synthetic.hair import Stand
+from hiface.synthetic.lights import plain_light
+from hiface.synthetic.noise import noise_pool, sample_noise
+from hiface.synthetic.scene import Canvas
+from hiface.synthetic.shells import N_AZIMUTH, ShellSpec, azimuths, grid_triangles, shell_points
+
+LABEL_ACCESSORY = 5
+_RIM = 28
+_TUBE = 4
+_ROWS = 14
+_HANG = 8
+
+
+@dataclass(frozen=True)
+class Glasses:
+    """Frames and lenses. Metres.
+
+    Attributes:
+        half: Half width and half height of a lens.
+        power: Exponent of the lens outline: 2 is round, 5 nearly square.
+        bar: Thickness of the frame.
+        colour: [3] linear.
+        tint: Opacity of the lenses, 0.02 (clear) to 0.95 (sunglasses).
+        glare: Strength of the reflection.
+        drop: How far the glasses have slid down.
+    """
+
+    half: tuple[float, float]
+    power: float
+    bar: float
+    colour: np.ndarray
+    tint: float
+    glare: float
+    drop: float
+
+
+@dataclass(frozen=True)
+class Hat:
+    """Something on the head.
+
+    Attributes:
+        kind: "beanie", "cap", "hat" or "scarf".
+        colour: [3] linear.
+        front: Polar angle of its edge in front, radians.
+        thickness: Height above the skin at the top and at the edge, metres.
+        brim: Length of the brim, metres.
+        drop: Length that hangs down, metres (scarf).
+        texture: Strength of the knit.
+        seed: Seed of folds.
+    """
+
+    kind: str
+    colour: np.ndarray
+    front: float
+    thickness: tuple[float, float]
+    brim: float
+    drop: float
+    texture: float
+    seed: int
+
+
+def sample_glasses(rng: np.random.Generator) -> Glasses:
+    """Draws glasses; one pair in five are sunglasses."""
+    sun = rng.random() < 0.2
+    level = math.exp(rng.uniform(math.log(0.006), math.log(0.25)))
+    return Glasses(
+        (float(rng.uniform(0.0215, 0.0260)), float(rng.uniform(0.014, 0.024))),
+        float(rng.uniform(2.0, 5.0)),
+        float(rng.choice([0.0009, 0.0016, 0.0026], p=[0.4, 0.35, 0.25])),
+        (level * np.exp(rng.normal(0, 0.25, 3))).astype(np.float32),
+        float(rng.uniform(0.75, 0.97) if sun else rng.uniform(0.0, 0.10)),
+        float(rng.uniform(0.0, 0.35) * (rng.random() < 0.5)),
+        float(abs(rng.normal(0, 0.004))),
+    )
+
+
+def sample_hat(rng: np.random.Generator) -> Hat:
+    """Draws a hat or a headscarf."""
+    kind = str(rng.choice(["beanie", "cap", "hat", "scarf"], p=[0.28, 0.30, 0.16, 0.26]))
+    colour = math.exp(rng.uniform(math.log(0.01), math.log(0.6))) * np.exp(rng.normal(0, 0.45, 3))
+    top = {
+        "beanie": rng.uniform(0.012, 0.04),
+        "cap": rng.uniform(0.015, 0.03),
+        "hat": rng.uniform(0.04, 0.07),
+    }
+    brim = {"cap": rng.uniform(0.05, 0.075), "hat": rng.uniform(0.03, 0.08)}
+    return Hat(
+        kind,
+        np.clip(colour, 0.005, 0.8).astype(np.float32),
+        math.radians(rng.uniform(50, 62) if kind == "scarf" else rng.uniform(56, 74)),
+        (float(top.get(kind, 0.012)), float(rng.uniform(0.005, 0.011))),
+        float(brim.get(kind, 0.0)),
+        float(rng.uniform(0.09, 0.22)) if kind == "scarf" else 0.0,
+        float(rng.uniform(0.02, 0.25)),
+        int(rng.integers(2**31)),
+    )
+
+
+def draw_lashes(canvas: Canvas, lid_cam: Tensor, eyes_cam: Tensor, K: Tensor, density: float) -> None:
+    """Draws the upper lashes as a translucent dark strip.
+
+    Args:
+        canvas: With the head on it.
+        lid_cam: [2, N, 3] points of the upper lids' edges from corner to corner, left eye first.
+        eyes_cam: [2, 3] centres of the eyeballs.
+        K: [3, 3] intrinsics in sub-pixels.
+        density: 0..1.
+    """
+    n = lid_cam.shape[1]
+    outward = F.normalize(lid_cam - eyes_cam[:, None], dim=-1)
+    middle = torch.sin(torch.linspace(0, math.pi, n))[None, :, None]
+    up = F.normalize(lid_cam[:, n // 2] - eyes_cam, dim=-1)[:, None]
+    base = lid_cam + outward * 0.0004 - up * 0.0008
+    tips = lid_cam + outward * (0.0030 + 0.0030 * middle) + up * 0.0016 * middle
+    verts = torch.stack([base, tips], dim=2).reshape(-1, 3)
+    strips = _strips(_KEY, n)
+    opacity = torch.tensor([0.95, 0.15]).repeat(2 * n)[:, None] * density
+    drawn = canvas.trace(verts, strips, K, opacity)
+    if drawn is not None:
+        canvas.blend(drawn, torch.full((3, drawn.rows.shape[1]), 0.006), drawn.rows[0].clamp(0, 1))
+
+
+@cached_per_tensor
+def _strips(_: Tensor, n: int) -> Tensor:
+    quads = []
+    for eye in (0, 1):
+        for i in range(n - 1):
+            a = (eye * n + i) * 2
+            quads += [[a, a + 1, a + 3], [a, a + 3, a + 2]]
+    return torch.tensor(quads)
+
+
+_KEY = torch.zeros(1)
+
+
+@cached_per_tensor
+def _tube_triangles(_: Tensor, points: int, closed: bool) -> Tensor:
+    out = []
+    for i in range(points if closed else points - 1):
+        for j in range(_TUBE):
+            k, m = (i + 1) % points, (j + 1) % _TUBE
+            a, b, c, d = i * _TUBE + j, k * _TUBE + j, i * _TUBE + m, k * _TUBE + m
+            out += [[a, b, d], [a, d, c]]
+    return torch.tensor(out)
+
+
+def _tube(line: np.ndarray, radius: float, closed: bool) -> np.ndarray:
+    """[N * 4, 3] a square tube around a line [N, 3]."""
+    step = np.roll(line, -1, 0) - np.roll(line, 1, 0) if closed else np.gradient(line, axis=0)
+    along = step / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
+    side = np.cross(along, [0.02, 0.03, 1.0])
+    side /= np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-9)
+    other = np.cross(along, side)
+    return np.stack(
+        [line + radius * side, line + radius * other, line - radius * side, line - radius * other], 1
+    ).reshape(-1, 3)
+
+
+def _rim(glasses: Glasses, sign: float) -> np.ndarray:
+    """[28, 3] outline of one lens around the eye's centre; `sign` is +1 for the person's left eye."""
+    angle = np.arange(_RIM) / _RIM * 2 * math.pi
+    power = 2 / glasses.power
+    x = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power * glasses.half[0]
+    y = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power * glasses.half[1]
+    wrap = -0.10 * np.clip(sign * x, 0, None) - 0.004 * (x / 0.025) ** 2
+    return np.stack([x, y * (1 + 4 * sign * x), 0.031 + wrap - 0.10 * y], axis=1) - [
+        0,
+        glasses.drop + 0.003,
+        0,
+    ]
+
+
+def draw_glasses(
+    canvas: Canvas, glasses: Glasses, eyes_head: Tensor, half_width: float, stand: Stand, T: Tensor
+) -> None:
+    """Draws glasses.
+
+    Args:
+        canvas: With the head on it.
+        glasses: What to draw.
+        eyes_head: [2, 3] centres of the eyeballs in head axes, left first.
+        half_width: Half the head's width at the temples, metres.
+        stand: Camera and light.
+        T: [4, 4] head axes to camera space.
+    """
+    eyes = eyes_head.numpy()
+    lines, lenses = [], []
+    for eye, sign in zip(eyes, (1.0, -1.0), strict=True):
+        rim = _rim(glasses, sign) + eye
+        lines.append((_tube(rim, glasses.bar, True), _tube_triangles(_KEY, _RIM, True)))
+        lenses.append(np.concatenate([rim, rim.mean(axis=0, keepdims=True)]))
+        corner = rim[np.argmax(sign * rim[:, 0])]
+        ear = np.array([sign * (half_width + 0.002), corner[1] - 0.004, eye[2] - 0.085])
+        hinge = corner + np.array([sign * 0.003, 0, -0.004])
+        path = np.stack([corner, hinge, hinge * 0.45 + ear * 0.55 + [sign * 0.002, 0.002, 0], ear])
+        lines.append((_tube(path, glasses.bar * 1.1, False), _tube_triangles(_KEY, 4, False)))
+    inner = [lens[np.argmin(sign * lens[:-1, 0])] for lens, sign in zip(lenses, (1.0, -1.0), strict=True)]
+    bridge = np.stack([inner[0], (inner[0] + inner[1]) / 2 + [0, 0.003, 0.004], inner[1]])
+    lines.append((_tube(bridge, glasses.bar, False), _tube_triangles(_KEY, 3, False)))
+    _draw_lenses(canvas, glasses, np.stack(lenses), stand, T)
+    verts, triangles, start = [], [], 0
+    for tube, tris in lines:
+        verts.append(tube)
+        triangles.append(tris + start)
+        start += len(tube)
+    cam = torch.from_numpy(np.concatenate(verts).astype(np.float32)) @ T[:3, :3].T + T[:3, 3]
+    faces = torch.cat(triangles)
+    light = plain_light(F.normalize(cam - stand.centre_cam, dim=1), stand.lights)
+    drawn = canvas.trace(cam, faces, stand.K, light.T)
+    if drawn is not None:
+        colour = torch.from_numpy(glasses.colour)[:, None] * drawn.rows + 0.02 * drawn.rows
+        canvas.put(drawn, colour, LABEL_ACCESSORY)
+
+
+def _draw_lenses(canvas: Canvas, glasses: Glasses, lenses: np.ndarray, stand: Stand, T: Tensor) -> None:
+    """Lenses: a tint, and a bright band where a window would be reflected."""
+    cam = torch.from_numpy(lenses.reshape(-1, 3).astype(np.float32)) @ T[:3, :3].T + T[:3, 3]
+    ring = torch.arange(_RIM)
+    fan = torch.stack([ring, (ring + 1) % _RIM, torch.full_like(ring, _RIM)], dim=1)
+    local = torch.from_numpy((lenses - lenses[:, -1:]).reshape(-1, 3).astype(np.float32))
+    drawn = canvas.trace(cam, torch.cat([fan, fan + _RIM + 1]), stand.K, local)
+    if drawn is None:
+        return
+    band = torch.exp(-(((drawn.rows[0] + drawn.rows[1] * 0.7 - 0.004) / 0.007) ** 2)) * glasses.glare
+    opacity = (glasses.tint + band).clamp(0, 1)
+    dark = torch.from_numpy(glasses.colour)[:, None] * 0.3
+    glow = torch.full((3, 1), 0.9)
+    colour = (dark * glasses.tint + glow * band) / (glasses.tint + band).clamp_min(1e-4)
+    canvas.blend(drawn, colour, opacity, LABEL_ACCESSORY if glasses.tint > 0.5 else None)
+
+
+def _hat_edge(hat: Hat, rng: np.random.Generator) -> Tensor:
+    theta = azimuths().abs().numpy()
+    tilt = rng.normal(0, 0.04) * np.sin(azimuths().numpy()) + rng.normal(0, 0.004, N_AZIMUTH)
+    side, back = (
+        (math.radians(96), math.radians(105))
+        if hat.kind == "scarf"
+        else (math.radians(80), math.radians(100))
+    )
+    knots = np.radians([0, 30, 58, 75, 110, 180])
+    edge = np.interp(theta, knots, [hat.front, hat.front + 0.03, hat.front + 0.22, side, side + 0.05, back])
+    return torch.from_numpy((edge + tilt).astype(np.float32))
+
+
+def draw_hat(canvas: Canvas, hat: Hat, stand: Stand) -> None:
+    """Draws a hat or scarf.
+
+    Args:
+        canvas: With head and hair on it.
+        hat: What to draw.
+        stand: Where the head is, camera and light.
+    """
+    rng = np.random.default_rng(hat.seed)
+    along = torch.linspace(0, 1, _ROWS)
+    top, rim = hat.thickness
+    folds = torch.from_numpy(rng.normal(0, 0.004, (N_AZIMUTH, _ROWS)).astype(np.float32))[None, None]
+    folds = F.avg_pool2d(F.pad(folds, (1, 1, 2, 2), mode="circular"), (5, 3), 1)[0, 0]
+    thickness = (rim + (top - rim) * (1 - along**3))[None] + folds * (3 if hat.kind == "scarf" else 1)
+    covered = (azimuths().abs() > math.radians(64)).float()
+    drop = hat.drop * covered + 0.0005
+    phase = torch.from_numpy(np.cumsum(rng.normal(0, 0.5, N_AZIMUTH)).astype(np.float32))
+    spec = ShellSpec(_hat_edge(hat, rng), thickness, drop, 0.05, (0.004, 0.1), phase)
+    hang = _HANG if hat.kind == "scarf" else 0
+    verts = shell_points(stand.skull_cam, stand.centre_cam, stand.down_cam, spec, hang)
+    if hat.brim > 0:
+        verts = torch.cat([verts, _brim(hat, verts, stand)], dim=1)
+    rows = verts.shape[1]
+    flat, triangles = verts.reshape(-1, 3), grid_triangles(rows)
+    light = plain_light(vertex_normals(flat, triangles), stand.lights)
+    u = (azimuths() / (2 * math.pi) + 0.5)[:, None].expand(-1, rows).reshape(-1, 1)
+    v = torch.linspace(0, 1, rows).expand(N_AZIMUTH, -1).reshape(-1, 1)
+    drawn = canvas.trace(flat, triangles, stand.K, torch.cat([light.T, u, v], dim=1))
+    if drawn is None:
+        return
+    tile = noise_pool("strand" if hat.kind == "beanie" else "cloud")[hat.seed % 8]
+    weave = (hat.texture * sample_noise(tile, drawn.rows[3] * 5, drawn.rows[4] * 0.7)).exp()
+    colour = torch.from_numpy(hat.colour)[:, None] * drawn.rows[:3] * weave
+    canvas.put(drawn, colour, LABEL_ACCESSORY)
+
+
+def _brim(hat: Hat, verts: Tensor, stand: Stand) -> Tensor:
+    """[A, 3, 3] rows of a brim that continues the edge of a hat: all around, or in front for a cap."""
+    theta = azimuths()
+    edge = verts[:, -1]
+    axis = F.normalize(verts[:, 0].mean(dim=0) - stand.centre_cam, dim=0)
+    away = edge - stand.centre_cam
+    away = F.normalize(away - (away @ axis)[:, None] * axis, dim=1)
+    if hat.kind == "cap":
+        forward = away[N_AZIMUTH // 2]
+        reach = hat.brim * (1 - (theta.abs() / math.radians(62)) ** 2).clamp_min(0.02).sqrt()
+        away = F.normalize(0.25 * away + forward, dim=1)
+    else:
+        reach = torch.full((N_AZIMUTH,), hat.brim)
+    steps = torch.tensor([0.35, 0.7, 1.0])
+    sag = -0.25 * steps**2
+    return edge[:, None] + reach[:, None, None] * (
+        steps[None, :, None] * away[:, None] + sag[None, :, None] * axis
+    )

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neck opening, shoulders and clothes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiface.geometry.constants import cached_per_tensor
+from hiface.geometry.normals import vertex_normals
+from hiface.synthetic.lights import Surroundings, plain_light
+from hiface.synthetic.noise import noise_pool, sample_noise
+from hiface.synthetic.scene import Canvas
+
+LABEL_BODY = 6
+_COLUMNS = 48
+# Rings from the neck down: height, half width, half depth, centre in z (metres, object space at rest).
+_RINGS = np.array(
+    [
+        [-0.118, 0.059, 0.056, -0.088],
+        [-0.132, 0.066, 0.063, -0.094],
+        [-0.142, 0.085, 0.074, -0.098],
+        [-0.156, 0.120, 0.088, -0.100],
+        [-0.176, 0.165, 0.098, -0.098],
+        [-0.205, 0.200, 0.108, -0.094],
+        [-0.245, 0.218, 0.118, -0.090],
+        [-0.310, 0.226, 0.128, -0.086],
+        [-0.420, 0.222, 0.132, -0.086],
+        [-0.600, 0.205, 0.125, -0.090],
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Clothes:
+    """What someone wears. Metres, linear colours.
+
+    Attributes:
+        colours: [2, 3] of the cloth and of its pattern or shirt.
+        pattern: "plain", "stripes", "checks", "noise" or "jacket".
+        pattern_scale: Size of the pattern.
+        neckline: Height of the opening at the sides and additional depth in front.
+        collar: How far the first rings stand up.
+        width: Factor on the shoulders.
+        seed: Seed of the folds.
+    """
+
+    colours: np.ndarray
+    pattern: str
+    pattern_scale: float
+    neckline: tuple[float, float]
+    collar: float
+    width: float
+    seed: int
+
+
+def sample_clothes(rng: np.random.Generator) -> Clothes:
+    """Draws clothes."""
+    grey = rng.random() < 0.45
+    colours = np.exp(rng.uniform(math.log(0.012), math.log(0.7), (2, 1))) * np.ones((2, 3))
+    if not grey:
+        colours = colours * np.exp(rng.normal(0, 0.7, (2, 3)))
+    pattern = str(
+        rng.choice(["plain", "stripes", "checks", "noise", "jacket"], p=[0.42, 0.12, 0.08, 0.14, 0.24])
+    )
+    open_neck = rng.random() < 0.45
+    return Clothes(
+        np.clip(colours, 0.008, 0.8).astype(np.float32),
+        pattern,
+        float(rng.uniform(0.008, 0.05)),
+        (float(rng.uniform(-0.165, -0.14)), float(rng.uniform(0.01, 0.12))) if open_neck else (-0.10, 0.0),
+        0.0 if open_neck else float(rng.uniform(0.0, 0.022)),
+        float(rng.uniform(0.82, 1.12)),
+        int(rng.integers(2**31)),
+    )
+
+
+@cached_per_tensor
+def _mesh(_: Tensor) -> Tensor:
+    rows = len(_RINGS)
+    i = torch.arange(_COLUMNS)[:, None]
+    j = torch.arange(rows - 1)[None, :]
+    k = (i + 1) % _COLUMNS
+    a, b, c, d = i * rows + j, k * rows + j, i * rows + j + 1, k * rows + j + 1
+    return torch.stack([torch.stack([a, c, d], -1), torch.stack([a, d, b], -1)]).reshape(-1, 3)
+
+
+_KEY = torch.zeros(1)
+
+
+def body_vertices(clothes: Clothes, neck_scale: float) -> Tensor:
+    """[48 * rings, 3] vertices in object space, metres; the neck `neck_scale` times as wide as usual."""
+    rng = np.random.default_rng(clothes.seed)
+    angle = np.arange(_COLUMNS) / _COLUMNS * 2 * math.pi
+    rings = _RINGS.copy()
+    blend = np.clip((np.arange(len(rings)) - 1) / 3, 0, 1)
+    rings[:, 1] *= (1 - blend) * neck_scale + blend * clothes.width
+    rings[:, 2] *= (1 - blend) * neck_scale + blend
+    rings[0, 0] += clothes.collar
+    power = 0.85
+    x = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power
+    z = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power
+    folds = rng.normal(0, 0.012, (_COLUMNS, len(rings))) * np.clip(blend, 0.1, 1)
+    swell = 1 + folds
+    px = x[:, None] * rings[None, :, 1] * swell
+    pz = z[:, None] * rings[None, :, 2] * swell + rings[None, :, 3]
+    py = np.broadcast_to(rings[None, :, 0], px.shape) - 0.02 * np.maximum(z, 0)[:, None] * (1 - blend)
+    return torch.from_numpy(np.stack([px, py, pz], axis=-1).reshape(-1, 3).astype(np.float32))
+
+
+def _cloth(clothes: Clothes, x: Tensor, y: Tensor, front: Tensor) -> Tensor:
+    """[3, P] cloth colour at body coordinates."""
+    main, second = torch.from_numpy(clothes.colours)[:, :, None]
+    scale = clothes.pattern_scale
+    if clothes.pattern == "stripes":
+        mix = ((y / scale).frac().abs() > 0.5).float()
+    elif clothes.pattern == "checks":
+        mix = 0.5 * ((y / scale).frac().abs() > 0.5).float() + 0.5 * ((x / scale).frac().abs() > 0.5).float()
+    elif clothes.pattern == "noise":
+        tile = noise_pool("pink")[clothes.seed % 8]
+        mix = (sample_noise(tile, x / (scale * 12), y / (scale * 12)) > 0.4).float()
+    elif clothes.pattern == "jacket":
+        shirt = (x.abs() < 0.012 + 0.30 * (y + 0.33).clamp(0, 0.14)) & (front > 0)
+        tie = (x.abs() < 0.014 + 0.05 * (-0.15 - y).clamp(0, 0.3)) & (front > 0) & bool(clothes.seed % 2)
+        tie_colour = main * 0.6 + 0.4 * torch.tensor([[0.25], [0.05], [0.12]]).roll(clothes.seed % 3, 0)
+        colour = torch.where(shirt, torch.full_like(main, 0.62) + 0.1 * second, main)
+        return torch.where(tie & shirt, tie_colour, colour)
+    else:
+        mix = torch.zeros_like(x)
+    return main + (second - main) * mix
+
+
+def draw_body(
+    canvas: Canvas,
+    clothes: Clothes,
+    verts_object: Tensor,
+    verts_cam: Tensor,
+    K: Tensor,
+    look: tuple[Tensor, Surroundings],
+) -> None:
+    """Draws shoulders and clothes.
+
+    Args:
+        canvas: With the head on it.
+        clothes: What is worn.
+        verts_object: [N, 3] from `body_vertices`.
+        verts_cam: The same in camera space.
+        K: [3, 3] intrinsics in sub-pixels.
+        look: [3] skin colour (linear) and the light in camera axes.
+    """
+    triangles = _mesh(_KEY)
+    skin_colour, lights = look
+    light = plain_light(vertex_normals(verts_cam, triangles), lights)
+    under_chin = 1.0 - 0.4 * ((verts_object[:, 1] + 0.21) / 0.08).clamp(0, 1)
+    drawn = canvas.trace(verts_cam, triangles, K, torch.cat([(light * under_chin).T, verts_object], dim=1))
+    if drawn is None:
+        return
+    x, y, z = drawn.rows[3:].unbind(0)
+    z = z + 0.09
+    tile = noise_pool("cloud")[clothes.seed % 8]
+    creases = (0.12 * sample_noise(tile, x * 3 + z, y * 3)).exp()
+    colour = _cloth(clothes, x, y, z) * creases
+    side, depth = clothes.neckline
+    steep = (1 - (x.abs() / 0.10)).clamp(0, 1) * (z > 0)
+    bare = y > side - depth * steep
+    colour = torch.where(bare, skin_colour[:, None].expand_as(colour), colour)
+    label = torch.where(bare, 1, LABEL_BODY).to(torch.uint8)
+    canvas.put(drawn, colour * drawn.rows[:3], label)

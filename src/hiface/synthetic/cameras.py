@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the camera stands, and how the picture is cut."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiface.types import Camera
+
+_OPENCV = np.diag([1.0, -1.0, -1.0])
+
+
+@dataclass(frozen=True)
+class View:
+    """How the head stands to the camera, before the picture is cut.
+
+    Attributes:
+        R_cam_head: [3, 3] rotation from head axes to camera axes.
+        distance_m: From the camera to the head, metres.
+        offset: Tangents of the head's direction from the optical axis, right and down.
+        box_share: Longer side of the box around the face as a share of the picture's side.
+        box_centre: Centre of that box as a share of the picture's side; outside 0..1 the face is cut.
+        body_turn: [3] rotation vector of the shoulders against the head, head axes, radians.
+        neck_bend: [2, 3] rotation vectors of neck and head.
+    """
+
+    R_cam_head: Tensor
+    distance_m: float
+    offset: tuple[float, float]
+    box_share: float
+    box_centre: tuple[float, float]
+    body_turn: np.ndarray
+    neck_bend: np.ndarray
+
+
+def head_rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """[3, 3] rotation from head axes to camera axes of a head that looks at the camera at 0, 0, 0.
+
+    Args:
+        yaw: Turned to the own left, radians.
+        pitch: Turned up, radians.
+        roll: Tilted clockwise in the picture, radians.
+    """
+    cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, -pitch, roll) for f in (math.cos, math.sin))
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    in_picture = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return in_picture @ _OPENCV @ about_x @ about_y
+
+
+def sample_view(rng: np.random.Generator) -> View:
+    """Draws a view: mostly within 50 degrees of yaw, with tails to profile; sometimes cut by an edge.
+
+    Args:
+        rng: Source of randomness.
+
+    Returns:
+        View.
+    """
+    kind = rng.random()
+    spread = (
+        rng.normal(0, 22) if kind < 0.62 else rng.uniform(-60, 60) if kind < 0.9 else rng.uniform(-95, 95)
+    )
+    yaw = math.radians(float(np.clip(spread, -95, 95)))
+    pitch = math.radians(float(np.clip(rng.normal(0, 10) if kind < 0.9 else rng.uniform(-35, 35), -40, 40)))
+    tilt = rng.random()
+    roll = rng.normal(0, 8) if tilt < 0.90 else rng.uniform(-35, 35) if tilt < 0.985 else rng.uniform(-90, 90)
+    focal_mm = math.exp(rng.uniform(math.log(24), math.log(135)))
+    share = math.exp(rng.uniform(math.log(0.25), math.log(0.75)))
+    frame_share = share / math.exp(rng.uniform(0, math.log(3.0)))
+    distance = float(np.clip(0.17 * focal_mm / 36 / frame_share, 0.3, 6.0))
+    offset = rng.normal(0, 0.07, 2)
+    half = min(share / 2, 0.5)
+    centre = 0.5 + (rng.uniform(-1, 1, 2) * max(0.03, 0.5 - half - 0.06))
+    if rng.random() < 0.14:
+        centre = _cut(rng, half)
+    lean = rng.random() < 0.4
+    bend = rng.normal(0, math.radians(5), (2, 3)) * lean * np.array([1.0, 0.7, 0.5])
+    turn = np.array(
+        [0.35 * pitch + rng.normal(0, 0.08), -0.45 * yaw + rng.normal(0, 0.22), rng.normal(0, 0.08)]
+    )
+    return View(
+        torch.from_numpy(head_rotation(yaw, pitch, math.radians(roll)).astype(np.float32)),
+        distance,
+        (float(offset[0]), float(offset[1])),
+        share,
+        (float(centre[0]), float(centre[1])),
+        np.clip(turn, -0.6, 0.6).astype(np.float32),
+        np.clip(bend, -0.2, 0.2).astype(np.float32),
+    )
+
+
+def _cut(rng: np.random.Generator, half: float) -> np.ndarray:
+    """Centre of a face that one edge of the picture (seldom two) cuts, up to half of it."""
+    centre = rng.uniform(0.35, 0.65, 2)
+    for axis in rng.choice(2, 2 if rng.random() < 0.15 else 1, replace=False):
+        inside = half * rng.uniform(-0.0, 0.85)
+        centre[axis] = inside if rng.random() < 0.5 else 1 - inside
+    return centre
+
+
+def frame_camera(view: View, landmarks_head: Tensor, T_head_object: Tensor, size: int) -> Camera:
+    """Chooses focal length and principal point so that the landmarks fill the wanted box.
+
+    Args:
+        view: From `sample_view`.
+        landmarks_head: [L, 3] posed landmarks in head axes (object axes carried along by the head), metres.
+        T_head_object: [4, 4] transform of the head joint (object space at rest to posed object space).
+        size: Side of the picture, pixels.
+
+    Returns:
+        Camera; `T_cam_object` is such that the head, bent neck included, stands as the view says.
+    """
+    centre = landmarks_head.mean(dim=0)
+    direction = torch.tensor([view.offset[0], view.offset[1], 1.0])
+    T_cam_head = torch.eye(4)
+    T_cam_head[:3, :3] = view.R_cam_head
+    T_cam_head[:3, 3] = direction * view.distance_m - view.R_cam_head @ centre
+    cam = landmarks_head @ view.R_cam_head.T + T_cam_head[:3, 3]
+    flat = cam[:, :2] / cam[:, 2:]
+    low, high = flat.min(dim=0).values, flat.max(dim=0).values
+    focal = view.box_share * size / float((high - low).max())
+    centre_px = torch.tensor(view.box_centre) * size - focal * (low + high) / 2
+    T_cam_object = T_cam_head @ torch.linalg.inv(T_head_object)
+    return Camera.from_pose(T_cam_object[:3, :3], T_cam_object[:3, 3], focal, size, size, centre_px)

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts head, body, hair and accessories together into one picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from hiface.geometry.constants import cached_per_tensor
+from hiface.morphable import MorphableModel
+from hiface.render.texture import sample_texture
+from hiface.synthetic.accessories import (
+    LABEL_ACCESSORY,
+    Glasses,
+    Hat,
+    draw_glasses,
+    draw_hat,
+    draw_lashes,
+    sample_glasses,
+    sample_hat,
+)
+from hiface.synthetic.body import Clothes, body_vertices, draw_body, sample_clothes
+from hiface.synthetic.hair import LABEL_HAIR, Stand, draw_hair
+from hiface.synthetic.head import HeadPose, draw_head
+from hiface.synthetic.lights import Surroundings
+from hiface.synthetic.occluders import draw_occluder
+from hiface.synthetic.people import Person
+from hiface.synthetic.scene import Canvas
+from hiface.synthetic.shells import CENTRE_M, skull_table
+from hiface.types import FaceParams
+
+_NECK_PIVOT = (0.0, -0.115, -0.09)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One posed person in front of a camera.
+
+    Attributes:
+        params: Exact coefficients.
+        vertices: [V, 3] posed, object space.
+        T_cam_head: [4, 4].
+        body_turn: [3] rotation vector of the shoulders against the head.
+        lights: Light in camera axes.
+        jaw_open: 0..1.
+    """
+
+    params: FaceParams
+    vertices: Tensor
+    T_cam_head: Tensor
+    body_turn: np.ndarray
+    lights: Surroundings
+    jaw_open: float
+
+
+@dataclass(frozen=True)
+class Wardrobe:
+    """What is worn and held in one picture.
+
+    Attributes:
+        clothes: Clothes.
+        glasses: Glasses or None.
+        hat: Hat or None.
+        occluder: Whether something is held in front of the face.
+    """
+
+    clothes: Clothes
+    glasses: Glasses | None
+    hat: Hat | None
+    occluder: bool
+
+
+def sample_wardrobe(rng: np.random.Generator) -> Wardrobe:
+    """Draws clothes and accessories of one picture."""
+    clothes = sample_clothes(rng)
+    glasses = sample_glasses(rng) if rng.random() < 0.17 else None
+    hat = sample_hat(rng) if rng.random() < 0.15 else None
+    if hat is not None and hat.kind == "scarf":
+        colours = np.stack([hat.colour, hat.colour])
+        clothes = replace(clothes, colours=colours, pattern="plain", neckline=(-0.08, 0.0), collar=0.035)
+    return Wardrobe(clothes, glasses, hat, bool(rng.random() < 0.12))
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A drawn person.
+
+    Attributes:
+        colour: [3, S, S] premultiplied linear.
+        alpha: [S, S] 0..1.
+        label: [S, S] uint8.
+        depth: [S * n, S * n] camera z of the sub-pixels, whole person.
+        head_depth: [S * n, S * n] of the head alone.
+        face_box: x0, y0, x1, y1 in pixels.
+        skin: [3] linear colour of lit skin.
+        occluder: Whether to draw something in front.
+        subpixels: Sub-pixels n per pixel along one side.
+    """
+
+    colour: Tensor
+    alpha: Tensor
+    label: Tensor
+    depth: Tensor
+    head_depth: Tensor
+    face_box: tuple[float, float, float, float]
+    skin: Tensor
+    occluder: bool
+    subpixels: int
+
+    def over(self, background: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Puts the person over a background [3, S, S] and an occluder over the person.
+
+        Returns:
+            Linear colour [3, S, S], coverage [S, S], label [S, S] uint8.
+        """
+        colour = self.colour + (1 - self.alpha) * background
+        if not self.occluder:
+            return colour, self.alpha, self.label
+        thing, opacity = draw_occluder(rng, self.alpha.shape[-1], self.face_box, self.skin, 1.0)
+        label = torch.where(opacity > 0.5, LABEL_ACCESSORY, self.label).to(torch.uint8)
+        return torch.lerp(colour, thing, opacity[None]), torch.maximum(self.alpha, opacity), label
+
+
+def _eyes_rest(model: MorphableModel, picture: Picture) -> Tensor:
+    """[2, 3] centres of the eyeballs in head axes, left first."""
+    names = model.data.joint_names
+    return model.joints(picture.params.identity)[[names.index("eye_left"), names.index("eye_right")]]
+
+
+def _eye_frames(model: MorphableModel, picture: Picture) -> tuple[Tensor, Tensor]:
+    """Centres [2, 3] and rotations [2, 3, 3] of the eyeballs in camera space, left first."""
+    names = model.data.joint_names
+    index = [names.index("eye_left"), names.index("eye_right")]
+    rest = _eyes_rest(model, picture)
+    T = picture.T_cam_head
+    local = roma.rotvec_to_rotmat(picture.params.pose[index])
+    return rest @ T[:3, :3].T + T[:3, 3], T[:3, :3] @ local
+
+
+def _body(model: MorphableModel, picture: Picture, clothes: Clothes) -> tuple[Tensor, Tensor, Tensor]:
+    """Body vertices in rest object space and in camera space, and the direction down, camera axes."""
+    template = model.data.template
+    ring = (template[:, 1] < -0.105) & (template[:, 1] > -0.13)
+    now, rest = picture.vertices[ring], template[ring]
+    scale = float((now[:, 0].abs().max() / rest[:, 0].abs().max()).clamp(0.8, 1.4))
+    shift = now.mean(dim=0) - rest.mean(dim=0)
+    verts = body_vertices(clothes, scale)
+    pivot = torch.tensor(_NECK_PIVOT)
+    R = roma.rotvec_to_rotmat(torch.from_numpy(picture.body_turn))
+    placed = (verts - pivot) @ R.T + pivot + shift
+    down = picture.params.camera.R @ R @ torch.tensor([0.0, -1.0, 0.0])
+    return verts, picture.params.camera.to_cam(placed), down
+
+
+@cached_per_tensor
+def _cheek_uv(template: Tensor, model: MorphableModel) -> Tensor:
+    """[N, 2] texture coordinates on the cheeks."""
+    data = model.data
+    centre = template[data.triangles].mean(dim=1)
+    on_cheek = (
+        (centre[:, 0].abs() > 0.03) & (centre[:, 1] < -0.02) & (centre[:, 1] > -0.05) & (centre[:, 2] > -0.02)
+    )
+    on_cheek &= data.triangle_parts == data.part_names.index("skin")
+    return data.uv[data.uv_triangles[on_cheek]].mean(dim=1)
+
+
+@cached_per_tensor
+def _upper_lids(template: Tensor, model: MorphableModel) -> Tensor | None:
+    pairs = model.data.pairs.get("eyelid_pairs")
+    if pairs is None or len(pairs) == 0:
+        return None
+    rows = []
+    for sign in (1, -1):
+        ids = pairs[:, 0][template[pairs[:, 0], 0] * sign > 0].unique()
+        rows.append(ids[template[ids, 0].argsort()])
+    n = min(len(row) for row in rows)
+    return torch.stack([row[:n] for row in rows])
+
+
+def upper_lids(model: MorphableModel) -> Tensor | None:
+    """[2, N] vertices of the upper lids' edges, left eye first; None if the model has none."""
+    return _upper_lids(model.data.template, model)
+
+
+@cached_per_tensor
+def _temples(template: Tensor, model: MorphableModel) -> Tensor:
+    high = (template[:, 1].abs() < 0.012) & (template[:, 2] < -0.03) & (template[:, 2] > -0.06)
+    return high.nonzero().reshape(-1)
+
+
+def temple_vertices(model: MorphableModel) -> Tensor:
+    """Vertices at the height of the eyes just in front of the ears."""
+    return _temples(model.data.template, model)
+
+
+def skin_colour_of(model: MorphableModel, texture: Tensor) -> Tensor:
+    """[3] linear colour of the cheeks of a texture [3, h, w]."""
+    return sample_texture(texture, _cheek_uv(model.data.template, model)).mean(dim=0)
+
+
+def compose(
+    model: MorphableModel,
+    person: Person,
+    texture: Tensor,
+    picture: Picture,
+    wardrobe: Wardrobe,
+    size: int,
+    subpixels: int = 2,
+) -> Composed:
+    """Draws a person.
+
+    Args:
+        model: Face model.
+        person: Who.
+        texture: [3, h, w] albedo of the person.
+        picture: Pose, camera, light.
+        wardrobe: Clothes and accessories.
+        size: Side in pixels.
+        subpixels: Sub-pixels per pixel along one side; 1 for pictures that are blurred anyway.
+
+    Returns:
+        Composed at `size` pixels.
+    """
+    canvas = Canvas(size * subpixels)
+    camera = picture.params.camera
+    T_rest = torch.linalg.solve(camera.T_cam_object, picture.T_cam_head)
+    K = torch.diag(torch.tensor([float(subpixels), float(subpixels), 1.0])) @ camera.K
+    verts_cam = camera.to_cam(picture.vertices)
+    eyes, gaze = _eye_frames(model, picture)
+    pose = HeadPose(verts_cam, K, picture.T_cam_head[:3, :3], eyes, gaze, picture.jaw_open)
+    head_depth = draw_head(canvas, model, pose, person, texture, picture.lights)
+    skin_albedo = skin_colour_of(model, texture)
+    verts_body, body_cam, down = _body(model, picture, wardrobe.clothes)
+    draw_body(canvas, wardrobe.clothes, verts_body, body_cam, K, (skin_albedo, picture.lights))
+    centre = torch.tensor(CENTRE_M) @ picture.T_cam_head[:3, :3].T + picture.T_cam_head[:3, 3]
+    stand = Stand(skull_table(model).points(verts_cam), centre, down, K, picture.lights)
+    if not (wardrobe.hat is not None and wardrobe.hat.kind == "scarf"):
+        draw_hair(canvas, person.hair, stand, None if wardrobe.hat is None else wardrobe.hat.front + 0.25)
+    if wardrobe.hat is not None:
+        draw_hat(canvas, wardrobe.hat, stand)
+    reach = round(0.012 * float(K[0, 0]) / float(centre[2])) + 4
+    canvas.contact_shadow((canvas.label == LABEL_HAIR) | (canvas.label == LABEL_ACCESSORY), 0.6, reach)
+    lids = upper_lids(model)
+    if lids is not None:
+        draw_lashes(canvas, verts_cam[lids], eyes, K, person.lashes)
+    if wardrobe.glasses is not None:
+        rest = (picture.vertices - T_rest[:3, 3]) @ T_rest[:3, :3]
+        half_width = float(rest[temple_vertices(model), 0].abs().max())
+        draw_glasses(
+            canvas, wardrobe.glasses, _eyes_rest(model, picture), half_width, stand, picture.T_cam_head
+        )
+    colour, alpha, label = canvas.resolve(subpixels)
+    points = camera.cam_to_px(model.landmarks("ibug68", verts_cam))
+    low, high = points.min(dim=0).values, points.max(dim=0).values
+    side = size * subpixels
+    return Composed(
+        colour,
+        alpha,
+        label,
+        canvas.depth.reshape(side, side),
+        head_depth.reshape(side, side),
+        (float(low[0]), float(low[1]), float(high[0]), float(high[1])),
+        skin_albedo,
+        wardrobe.occluder,
+        subpixels,
+    )

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Light from procedural surroundings, with soft shadows from a table of what each vertex sees.
+
+The surroundings are 96 directions with a colour each. What a vertex receives is the sum over directions of
+colour, cosine and the visibility of that direction, measured once on the mean head with the z-buffer; so soft
+shadows, ambient occlusion and coloured light come from one small matrix product per picture.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hiface.geometry.constants import cached_per_tensor
+from hiface.geometry.normals import vertex_normals
+from hiface.morphable import MorphableModel
+from hiface.render.interpolate import interpolate_surface
+from hiface.render.rasterize import fragments, rasterize
+from hiface.render.shade import sh_basis
+
+N_DIRECTIONS = 96
+_DEPTH_PX = 192
+_DISTANCE_M = 8.0
+_BIAS_M = 0.003
+_WRAP = (0.30, 0.10)  # light that wanders under the skin: red further than green and blue
+_JAW_OPEN = 0.7
+_PART_FLOOR = {"mouth_interior": 0.10, "teeth_upper": 0.38, "teeth_lower": 0.3, "tongue": 0.3}
+_BAND_GAIN = (1.0, 2.0 / 3.0, 0.25)  # cosine lobe per band over pi (Ramamoorthi and Hanrahan 2001)
+
+
+def sphere_directions(count: int = N_DIRECTIONS) -> Tensor:
+    """Evenly spread unit vectors (Fibonacci sphere), [count, 3]."""
+    i = torch.arange(count, dtype=torch.float64) + 0.5
+    z = 1 - 2 * i / count
+    angle = i * (math.pi * (3 - math.sqrt(5)))
+    r = (1 - z * z).sqrt()
+    return torch.stack([r * angle.cos(), r * angle.sin(), z], dim=1).float()
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Light from all sides, in camera axes.
+
+    Attributes:
+        ambient: [3] linear colour from everywhere.
+        gradient: [2, 3] colour added from above and from below.
+        lobe_directions: [L, 3] unit vectors towards the lamps, camera axes (y down).
+        lobe_colours: [L, 3] linear.
+        lobe_sharpness: [L] concentration: about 2 is a window wall, 60 a small lamp.
+    """
+
+    ambient: np.ndarray
+    gradient: np.ndarray
+    lobe_directions: np.ndarray
+    lobe_colours: np.ndarray
+    lobe_sharpness: np.ndarray
+
+    def radiance(self, directions_cam: Tensor) -> Tensor:
+        """Colour [N, 3] of the light that comes from `directions_cam` [N, 3]."""
+        up = -directions_cam[:, 1:2]
+        gradient = torch.from_numpy(self.gradient)
+        colour = (
+            torch.from_numpy(self.ambient) + up.clamp_min(0) * gradient[0] + (-up).clamp_min(0) * gradient[1]
+        )
+        closeness = directions_cam @ torch.from_numpy(self.lobe_directions).T - 1
+        return colour + (closeness * torch.from_numpy(self.lobe_sharpness)).exp() @ torch.from_numpy(
+            self.lobe_colours
+        )
+
+    def scaled(self, factor: float) -> Surroundings:
+        """The same light, `factor` times as strong."""
+        return Surroundings(
+            self.ambient * np.float32(factor),
+            self.gradient * np.float32(factor),
+            self.lobe_directions,
+            self.lobe_colours * np.float32(factor),
+            self.lobe_sharpness,
+        )
+
+    def sh_light(self) -> Tensor:
+        """[9, 3] spherical-harmonics light in camera axes, cosine lobe included, shadows not."""
+        directions = sphere_directions(512)
+        basis = sh_basis(directions)
+        gain = torch.tensor([_BAND_GAIN[0]] + [_BAND_GAIN[1]] * 3 + [_BAND_GAIN[2]] * 5)
+        projected = basis.T @ self.radiance(directions) * (4 * math.pi / len(directions))
+        return projected * gain[:, None]
+
+
+def _tint(rng: np.random.Generator, strength: float) -> np.ndarray:
+    """A colour of mean 1 that leans to warm or cold, seldom to any hue."""
+    warm = rng.normal(0, strength)
+    colour = np.array([1 + warm, 1.0, 1 - warm])
+    if rng.random() < 0.05:
+        colour = rng.uniform(0.4, 1.6, 3)
+    colour = np.clip(colour, 0.15, None)
+    return (colour / colour.mean()).astype(np.float32)
+
+
+def sample_surroundings(rng: np.random.Generator) -> Surroundings:
+    """Draws light: ambient, sky and ground, and one to four lamps, the first mostly in front and above.
+
+    Args:
+        rng: Source of randomness.
+
+    Returns:
+        Light of arbitrary strength; exposure is set afterwards.
+    """
+    ambient = 0.16 * _tint(rng, 0.10) * np.float32(math.exp(rng.normal(0, 0.6)))
+    gradient = np.stack([rng.uniform(0, 0.6) * _tint(rng, 0.10), rng.uniform(0, 0.25) * _tint(rng, 0.15)])
+    count = 1 + int(rng.integers(0, 4))
+    directions, colours, sharpness = [], [], []
+    for i in range(count):
+        azimuth = rng.normal(0, 0.8) if i == 0 else rng.uniform(-math.pi, math.pi)
+        height = rng.normal(0.5, 0.35) if i == 0 else rng.normal(0.3, 0.5)
+        horizontal = math.cos(height)
+        directions.append(
+            [horizontal * math.sin(azimuth), -math.sin(height), -horizontal * math.cos(azimuth)]
+        )
+        kappa = math.exp(rng.uniform(math.log(2.0), math.log(40)))
+        power = math.exp(rng.normal(0.35 if i == 0 else -0.9, 0.6))
+        colours.append(_tint(rng, 0.14) * np.float32(power * (0.5 + 0.35 * kappa)))
+        sharpness.append(kappa)
+    return Surroundings(
+        ambient.astype(np.float32),
+        gradient.astype(np.float32),
+        np.array(directions, dtype=np.float32),
+        np.array(colours, dtype=np.float32),
+        np.array(sharpness, dtype=np.float32),
+    )
+
+
+def visibility_table(verts_object: Tensor, triangles: Tensor, normals: Tensor) -> Tensor:
+    """How much of each direction every vertex sees, by depth maps taken from far away.
+
+    Args:
+        verts_object: [V, 3] metres.
+        triangles: [T, 3] int64.
+        normals: [V, 3] unit.
+
+    Returns:
+        [V, 96] in 0..1.
+    """
+    lifted = verts_object + _BIAS_M * 0.7 * normals
+    columns = []
+    for direction in sphere_directions():
+        up = (
+            torch.tensor([0.0, 1.0, 0.0]) if abs(float(direction[1])) < 0.9 else torch.tensor([1.0, 0.0, 0.0])
+        )
+        right = F.normalize(torch.linalg.cross(up, direction), dim=0)
+        R = torch.stack([right, torch.linalg.cross(direction, right), -direction])
+        centre = verts_object.mean(dim=0)
+        focal = _DEPTH_PX * 0.92 * _DISTANCE_M / 0.36
+
+        def project(points: Tensor, R: Tensor = R, centre: Tensor = centre, focal: float = focal) -> Tensor:
+            cam = (points - centre) @ R.T
+            z = cam[:, 2] + _DISTANCE_M
+            return torch.stack([focal * cam[:, 0] / z, focal * cam[:, 1] / z, z], dim=1) + torch.tensor(
+                [_DEPTH_PX / 2, _DEPTH_PX / 2, 0.0]
+            )
+
+        px = project(verts_object)
+        frags = fragments(rasterize(px, triangles, _DEPTH_PX, _DEPTH_PX)[None])
+        nothing = px.new_zeros(1, len(px), 1), px.new_zeros(len(triangles), 3, 0)
+        z = interpolate_surface(px[None], *nothing, triangles, frags)[0]
+        depth = torch.full((_DEPTH_PX * _DEPTH_PX,), 1e3).index_copy(0, frags.pixel, z)
+        columns.append(_percentage_closer(depth.reshape(_DEPTH_PX, _DEPTH_PX), project(lifted)))
+    return torch.stack(columns, dim=1)
+
+
+def _percentage_closer(depth: Tensor, px: Tensor) -> Tensor:
+    """Share of the four nearest depth texels that do not hide each point, weighted bilinearly."""
+    x, y = px[:, 0] - 0.5, px[:, 1] - 0.5
+    x0, y0 = x.floor(), y.floor()
+    seen = torch.zeros_like(x)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            column = (x0 + dx).clamp(0, depth.shape[1] - 1).long()
+            row = (y0 + dy).clamp(0, depth.shape[0] - 1).long()
+            weight = (1 - (x - x0 - dx).abs()) * (1 - (y - y0 - dy).abs())
+            seen += weight * (px[:, 2] <= depth[row, column] + _BIAS_M).float()
+    return seen.clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class HeadVisibility:
+    """Visibility tables of the mean head.
+
+    Attributes:
+        closed: [V, 96] with the mouth closed.
+        opened: [V, 96] with the jaw wide open.
+    """
+
+    closed: Tensor
+    opened: Tensor
+
+    def blend(self, jaw_open: float) -> Tensor:
+        """Table [V, 96] for a mouth that is `jaw_open` (0..1) open."""
+        weight = min(1.0, jaw_open / _JAW_OPEN)
+        return self.closed if weight < 0.02 else torch.lerp(self.closed, self.opened, weight)
+
+
+@cached_per_tensor
+def _tables(template: Tensor, model: MorphableModel) -> HeadVisibility:
+    data = model.data
+    floor = torch.zeros(data.n_vertices)
+    for part, level in _PART_FLOOR.items():
+        if part in data.part_names:
+            floor[data.triangles[data.triangle_parts == data.part_names.index(part)].unique()] = level
+    opened = _JAW_OPEN * data.expression_basis[data.expression_names.index("jawOpen")]
+    tables = []
+    for verts in (template, template + opened):
+        table = visibility_table(verts, data.triangles, vertex_normals(verts, data.triangles))
+        tables.append(torch.maximum(table, floor[:, None]))
+    return HeadVisibility(tables[0], tables[1])
+
+
+def head_visibility(model: MorphableModel) -> HeadVisibility:
+    """Visibility tables of a model's mean head; computed at the first call, then remembered.
+
+    Args:
+        model: A face model.
+
+    Returns:
+        HeadVisibility. Mouth interior, teeth and tongue have a floor, so that they are dark but never black.
+    """
+    return _tables(model.data.template, model)
+
+
+def received_light(
+    normals_cam: Tensor, surroundings: Surroundings, visibility: Tensor | None, R: Tensor
+) -> Tensor:
+    """Light on each vertex, shadows and a little light under the skin included.
+
+    Args:
+        normals_cam: [V, 3] unit, camera axes.
+        surroundings: Light in camera axes.
+        visibility: [V, 96] for the directions of `sphere_directions` in head axes, or None for no shadow.
+        R: [3, 3] rotation from the axes of the table to camera axes.
+
+    Returns:
+        [3, V] linear; multiply by albedo.
+    """
+    directions = sphere_directions() @ R.T
+    radiance = surroundings.radiance(directions) * (4.0 / N_DIRECTIONS)
+    cosine = normals_cam @ directions.T
+    rows = []
+    for channels, wrap in zip((slice(0, 1), slice(1, 3)), _WRAP, strict=True):
+        weight = (cosine + wrap).clamp_min_(0)
+        if visibility is not None:
+            weight.mul_(visibility)
+        rows.append(weight @ (radiance[:, channels] / (1 + wrap)))
+    return torch.cat(rows, dim=1).T
+
+
+def plain_light(normals_cam: Tensor, surroundings: Surroundings) -> Tensor:
+    """Light on vertices of hair, cloth and the like, [V, 3] unit normals to [3, V], without shadows."""
+    directions = sphere_directions()
+    weight = (normals_cam @ directions.T).clamp_min(0)
+    return (weight @ (surroundings.radiance(directions) * (4.0 / N_DIRECTIONS))).T
+
+
+def lamp_visibility(surroundings: Surroundings, visibility: Tensor, R: Tensor, lamp: int) -> Tensor:
+    """[V] share of one lamp that each vertex sees (table and R as in `received_light`)."""
+    towards = torch.from_numpy(surroundings.lobe_directions[lamp]) @ R
+    weight = ((sphere_directions() @ towards - 1) * 14.0).exp()
+    return visibility @ (weight / weight.sum())

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""People who do not exist: who they are (kept over several pictures) and what they do in one picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiface.assets import load_json_asset
+from hiface.morphable import MorphableModel
+from hiface.synthetic.hair import HairStyle, sample_hair
+
+_MIXES: dict[str, dict[str, tuple[float, float]]] = {
+    "smile": {
+        "mouthSmile": (0.3, 1.0),
+        "cheekSquint": (0.1, 0.7),
+        "eyeSquint": (0.0, 0.5),
+        "mouthDimple": (0, 0.4),
+    },
+    "toothy": {
+        "mouthSmile": (0.5, 1.0),
+        "mouthUpperUp": (0.2, 0.7),
+        "mouthLowerDown": (0.15, 0.6),
+        "jawOpen": (0.03, 0.25),
+        "cheekSquint": (0.2, 0.9),
+        "eyeSquint": (0.0, 0.7),
+        "mouthStretch": (0.0, 0.3),
+    },
+    "laugh": {
+        "mouthSmile": (0.5, 1),
+        "jawOpen": (0.25, 0.7),
+        "mouthUpperUp": (0.2, 0.8),
+        "eyeSquint": (0.2, 0.9),
+    },
+    "talk_a": {"jawOpen": (0.15, 0.55), "mouthLowerDown": (0.1, 0.5), "mouthUpperUp": (0, 0.3)},
+    "talk_o": {"jawOpen": (0.15, 0.5), "mouthFunnel": (0.3, 0.9), "mouthPucker": (0.0, 0.4)},
+    "talk_e": {"jawOpen": (0.05, 0.25), "mouthStretch": (0.2, 0.6), "mouthLowerDown": (0.1, 0.5)},
+    "talk_m": {"mouthPress": (0.2, 0.7), "mouthRollLower": (0.1, 0.6), "mouthRollUpper": (0.1, 0.6)},
+    "surprise": {
+        "browInnerUp": (0.4, 1),
+        "browOuterUp": (0.4, 1),
+        "eyeWide": (0.3, 1),
+        "jawOpen": (0.1, 0.8),
+    },
+    "frown": {"browDown": (0.4, 1), "mouthFrown": (0.3, 1), "eyeSquint": (0.0, 0.5), "mouthPress": (0, 0.5)},
+    "sad": {"browInnerUp": (0.4, 1), "mouthFrown": (0.4, 1), "mouthShrugLower": (0.1, 0.7)},
+    "disgust": {
+        "noseSneer": (0.4, 1),
+        "mouthUpperUp": (0.3, 0.9),
+        "browDown": (0.2, 0.8),
+        "eyeSquint": (0.1, 0.7),
+    },
+    "blink": {"eyeBlink": (0.75, 1.0)},
+    "half_blink": {"eyeBlink": (0.2, 0.75)},
+    "squint": {"eyeSquint": (0.4, 1), "cheekSquint": (0.1, 0.7), "browDown": (0, 0.5)},
+    "kiss": {"mouthPucker": (0.5, 1), "mouthFunnel": (0.0, 0.4)},
+    "open": {"jawOpen": (0.3, 1.0)},
+    "closed_jaw": {"jawOpen": (0.1, 0.5), "mouthClose": (0.1, 0.5)},
+    "puff": {"cheekPuff": (0.4, 1), "mouthPress": (0.1, 0.5)},
+    "tongue": {"jawOpen": (0.25, 0.6), "tongueOut": (0.5, 1)},
+    "wide": {"eyeWide": (0.2, 1.0)},
+}
+_CALM = {"haemoglobin": 0.6, "carotene": 0.6, "cheeks": 0.7, "nose": 0.6, "forehead": 0.6, "centre": 0.6}
+_FREQUENT = ("smile", "toothy", "toothy", "talk_a", "talk_o", "talk_e", "talk_m", "blink", "half_blink")
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who someone is.
+
+    Attributes:
+        identity: [K] sigma.
+        albedo: [A] sigma.
+        iris_colour: [3] linear.
+        oiliness: 0..1, how much the skin shines.
+        tooth_white: Factor on the colour of the teeth.
+        lashes: 0..1, how dense the upper lashes are.
+        blotches: Strengths of pore noise and of uneven blood.
+        hair: Hair on the head.
+    """
+
+    identity: Tensor
+    albedo: Tensor
+    iris_colour: np.ndarray
+    oiliness: float
+    tooth_white: float
+    lashes: float
+    blotches: tuple[float, float]
+    hair: HairStyle
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """Angles of both eyes in head axes, radians, person's left eye first; yaw to the own left, pitch up."""
+
+    yaw: tuple[float, float]
+    pitch: float
+
+
+@cache
+def _eyelook_degrees() -> dict[str, float]:
+    return load_json_asset("expressions/gaze.json")["degrees_at_one"]
+
+
+def sample_albedo(names: tuple[str, ...], rng: np.random.Generator, make_up: bool) -> Tensor:
+    """Albedo coefficients over the whole range of human skin.
+
+    Args:
+        names: The model's albedo names.
+        rng: Source of randomness.
+        make_up: Whether lips and eyes are painted.
+
+    Returns:
+        [A] in sigma.
+    """
+    values = rng.standard_normal(len(names))
+    stubble = -1.5 if make_up or rng.random() < 0.55 else rng.normal(0.6, 1.0)
+    for i, name in enumerate(names):
+        if name == "melanin":
+            values[i] = rng.uniform(-2.0, 2.2)
+        elif name in _CALM:
+            values[i] *= _CALM[name]
+        elif name in ("beard", "moustache"):
+            values[i] = stubble + 0.4 * values[i]
+        elif make_up and name in ("lip_blood", "eyelids"):
+            values[i] = rng.normal(0.5, 1.6)
+        values[i] = np.clip(values[i], -2.6, 2.6)
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _iris_colour(rng: np.random.Generator) -> np.ndarray:
+    bases = np.array(
+        [
+            [0.035, 0.016, 0.007],
+            [0.075, 0.036, 0.014],
+            [0.11, 0.07, 0.025],
+            [0.10, 0.12, 0.06],
+            [0.11, 0.17, 0.24],
+            [0.17, 0.19, 0.20],
+        ]
+    )
+    base = bases[rng.choice(len(bases), p=[0.36, 0.26, 0.12, 0.08, 0.12, 0.06])]
+    return (base * np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.08, 3))).astype(np.float32)
+
+
+def sample_person(model: MorphableModel, rng: np.random.Generator) -> Person:
+    """Draws a person.
+
+    Args:
+        model: Face model.
+        rng: Source of randomness.
+
+    Returns:
+        Person; identity from the model's prior, for a fifth of people 1.3 times as far from the mean.
+    """
+    wide = 1.3 if rng.random() < 0.2 else 1.0
+    identity = rng.standard_normal(model.data.n_identity) * wide
+    make_up = rng.random() < 0.25
+    return Person(
+        identity=torch.from_numpy(np.clip(identity, -3.5, 3.5).astype(np.float32)),
+        albedo=sample_albedo(model.data.albedo_names, rng, make_up),
+        iris_colour=_iris_colour(rng),
+        oiliness=float(rng.beta(1.6, 3.0)),
+        tooth_white=float(rng.uniform(0.7, 1.15)),
+        lashes=float(rng.uniform(0.15, 0.6) + 0.4 * make_up),
+        blotches=(float(rng.uniform(0.005, 0.03)), float(rng.uniform(0.005, 0.03))),
+        hair=sample_hair(rng),
+    )
+
+
+def _apply(values: dict[str, float], mix: str, rng: np.random.Generator, known: tuple[str, ...]) -> None:
+    strength = rng.uniform(0.4, 1.0)
+    for stem, (low, high) in _MIXES[mix].items():
+        value = strength * rng.uniform(low, high) if mix != "blink" else rng.uniform(low, high)
+        lopsided = rng.normal(0, 0.08)
+        for side, sign in (("", 0), ("Left", 1), ("Right", -1)):
+            if stem + side in known:
+                values[stem + side] = max(values.get(stem + side, 0.0), value * (1 + sign * lopsided))
+
+
+def sample_expression(names: tuple[str, ...], rng: np.random.Generator) -> dict[str, float]:
+    """Draws a face's expression: near neutral for about 45 %, named mixes, winks and random sparse ones.
+
+    Args:
+        names: The model's expression names.
+        rng: Source of randomness.
+
+    Returns:
+        Values by name; eyeLook shapes are left to `add_gaze`.
+    """
+    movable = [n for n in names if not n.startswith(("eyeLook", "tongue", "mouthClose"))]
+    values: dict[str, float] = {}
+    kind = rng.random()
+    count = 0 if kind < 0.45 else 1 if kind < 0.78 else 2
+    for _ in range(count):
+        pool = _FREQUENT if rng.random() < 0.5 else tuple(_MIXES)
+        _apply(values, pool[int(rng.integers(len(pool)))], rng, names)
+    if rng.random() < 0.03:
+        values[f"eyeBlink{'Left' if rng.random() < 0.5 else 'Right'}"] = rng.uniform(0.8, 1.0)
+    sparse = 3 if kind < 0.9 else 8
+    for name in rng.choice(movable, sparse, replace=False):
+        limit = 0.25 if kind < 0.9 else 0.8
+        if not (name.startswith("eyeBlink") and kind < 0.45):
+            values[name] = max(values.get(name, 0.0), rng.uniform(0, limit))
+    blink = rng.normal(0.02, 0.07)
+    for side in ("Left", "Right"):
+        key = f"eyeBlink{side}"
+        values[key] = max(values.get(key, 0.0), blink)
+    return limit_expression(values)
+
+
+def limit_expression(values: dict[str, float]) -> dict[str, float]:
+    """Clamps values to 0..1 and keeps pairs sensible: mouthClose never above jawOpen, no wide closed eyes."""
+    out = {k: float(min(1.0, max(0.0, v))) for k, v in values.items()}
+    if "mouthClose" in out:
+        out["mouthClose"] = min(out["mouthClose"], out.get("jawOpen", 0.0))
+    for side in ("Left", "Right"):
+        closed = out.get(f"eyeBlink{side}", 0.0)
+        for other in (f"eyeWide{side}", f"eyeSquint{side}"):
+            if other in out:
+                out[other] *= 1.0 - closed
+        if f"mouthSmile{side}" in out and f"mouthFrown{side}" in out:
+            out[f"mouthFrown{side}"] *= 1.0 - out[f"mouthSmile{side}"]
+    if out.get("mouthPucker", 0.0) + out.get("mouthFunnel", 0.0) > 1.0:
+        out["mouthFunnel"] = 1.0 - out["mouthPucker"]
+    return out
+
+
+def sample_gaze(
+    rng: np.random.Generator, camera_yaw: float, camera_pitch: float, closed: float = 0.0
+) -> Gaze:
+    """Draws where someone looks: often at the camera, as far as the eyes turn.
+
+    Args:
+        rng: Source of randomness.
+        camera_yaw: Direction of the camera in head axes, radians to the own left.
+        camera_pitch: The same, upwards.
+        closed: How far the lids are closed, 0..1; nobody looks up behind a half closed lid.
+
+    Returns:
+        Gaze with a little vergence.
+    """
+    if rng.random() < 0.6:
+        yaw, pitch = camera_yaw + rng.normal(0, 0.04), camera_pitch + rng.normal(0, 0.04)
+    else:
+        yaw, pitch = rng.normal(0, 0.25), rng.normal(-0.06, 0.12)
+    yaw, pitch = float(np.clip(yaw, -0.55, 0.55)), float(np.clip(pitch, -0.42, 0.32))
+    pitch = min(pitch, 0.32 - 0.7 * min(closed, 0.5))
+    vergence = float(rng.uniform(0, 0.05))
+    return Gaze((yaw - vergence, yaw + vergence), pitch)
+
+
+def add_gaze(values: dict[str, float], gaze: Gaze) -> dict[str, float]:
+    """Adds the eyeLook shapes (lids and brows follow the eyes) that belong to a gaze."""
+    out = dict(values)
+    degrees = _eyelook_degrees()
+    for side, yaw in zip(("Left", "Right"), gaze.yaw, strict=True):
+        outward = yaw if side == "Left" else -yaw
+        horizontal = "Out" if outward > 0 else "In"
+        vertical = "Up" if gaze.pitch > 0 else "Down"
+        out[f"eyeLook{horizontal}{side}"] = min(1.0, abs(math.degrees(yaw)) / degrees[horizontal])
+        out[f"eyeLook{vertical}{side}"] = min(1.0, abs(math.degrees(gaze.pitch)) / degrees[vertical])
+    return out
+
+
+def pose_vector(joint_names: tuple[str, ...], gaze: Gaze, neck_bend: np.ndarray) -> Tensor:
+    """Joint rotations of a picture.
+
+    Args:
+        joint_names: The model's joints.
+        gaze: Gaze of both eyes.
+        neck_bend: [2, 3] rotation vectors of neck and head, radians.
+
+    Returns:
+        [J, 3] rotation vectors, radians.
+    """
+    pose = np.zeros((len(joint_names), 3), dtype=np.float32)
+    for name, bend in zip(("neck", "head"), neck_bend, strict=True):
+        if name in joint_names:
+            pose[joint_names.index(name)] = bend
+    for name, yaw in zip(("eye_left", "eye_right"), gaze.yaw, strict=True):
+        if name in joint_names:
+            pose[joint_names.index(name)] = _look_rotvec(yaw, gaze.pitch)
+    return torch.from_numpy(pose)
+
+
+def _look_rotvec(yaw: float, pitch: float) -> np.ndarray:
+    """Rotation without roll from +Z to a direction (Listing's law: the axis is in the xy plane)."""
+    target = np.array([math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch)])
+    axis = np.array([-target[1], target[0], 0.0])
+    length = float(np.linalg.norm(axis))
+    if length < 1e-9:
+        return np.zeros(3)
+    return axis / length * math.atan2(length, target[2])
