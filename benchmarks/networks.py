@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime against torch at batch 1: `python benchmarks/networks.py [--out FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hiface.networks.detect import FaceDetector
+from hiface.networks.runtime import Runner, TorchRunner, load_runner
+from hiface.networks.weights import load_finder, load_landmarker
+
+
+def milliseconds(runner: Runner, batch: np.ndarray, repeats: int) -> dict[str, float]:
+    """Fastest and median time of one run."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        runner(batch)
+        times.append(1e3 * (time.perf_counter() - start))
+    return {"fastest_ms": round(min(times), 2), "median_ms": round(float(np.median(times)), 2)}
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "networks.json")
+    parser.add_argument("--repeats", type=int, default=30)
+    options = parser.parse_args()
+    rng, rows = np.random.default_rng(0), []
+    side = load_landmarker().config.crop_px
+    for name, shape in (("landmarker", (1, 3, side, side)), ("finder", (1, 3, 416, 416))):
+        batch = rng.random(shape, dtype=np.float32)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            network = load_finder() if name == "finder" else load_landmarker()
+            onnx = load_runner("finder" if name == "finder" else "landmarker", threads=threads)
+            rival = TorchRunner(network)
+            worst = max(float(np.abs(a - b).max()) for a, b in zip(onnx(batch), rival(batch), strict=True))
+            for kind, runner in (("onnxruntime", onnx), ("torch", rival)):
+                row = {
+                    "network": name,
+                    "input": shape,
+                    "threads": threads,
+                    "runtime": kind,
+                    "difference": worst,
+                }
+                rows.append({**row, **milliseconds(runner, batch, options.repeats)})
+                print(rows[-1])
+    photo = (rng.random((512, 512, 3)) * 255).astype(np.uint8)
+    for threads in (1, 2):
+        detector = FaceDetector(threads=threads)
+        spans = []
+        for _ in range(options.repeats):
+            start = time.perf_counter()
+            detector.detect(photo)
+            spans.append(1e3 * (time.perf_counter() - start))
+        rows.append(
+            {"network": "detector, 512 px, no face", "threads": threads, "fastest_ms": round(min(spans), 2)}
+        )
+        print(rows[-1])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a packaged network: ONNX Runtime on CPU (fastest at batch 1), or torch with the same weights.
+
+Both take and give numpy arrays, so the code that uses a network does not know which one it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiface.assets.loader import asset_path
+from hiface.errors import AssetError
+from hiface.networks.finder import Finder
+from hiface.networks.landmarker import Landmarker
+from hiface.networks.weights import load_finder, load_landmarker
+
+Kind = Literal["finder", "landmarker"]
+
+
+class Runner(Protocol):
+    """A network that can be run.
+
+    Attributes:
+        metadata: Strings stored with the weights; "config" and, for landmarks, "mirror" hold JSON.
+    """
+
+    metadata: dict[str, str]
+
+    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Float32 array in, the network's outputs out."""
+        ...
+
+
+def default_threads() -> int:
+    """Threads for one network: the cores this process may use, at most 4."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(4, cores))
+
+
+class OnnxRunner:
+    """An ONNX Runtime session on CPU.
+
+    Args:
+        path: The `.onnx` file.
+        threads: Threads inside one operator.
+
+    Raises:
+        AssetError: The file is missing or damaged.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
+        if not path.is_file():
+            raise AssetError(f"network file {path.name!r} is missing; reinstall hiface")
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own classes, which it does not export by name
+            raise AssetError(f"{path.name} cannot be loaded as ONNX ({error}); reinstall hiface") from error
+        self._input = self._session.get_inputs()[0].name
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Runs the network on a float32 array."""
+        out = self._session.run(None, {self._input: np.ascontiguousarray(batch, dtype=np.float32)})
+        return tuple(np.asarray(part) for part in out)
+
+
+class TorchRunner:
+    """The same network in torch, for other devices and for large batches.
+
+    Args:
+        network: Finder or landmark network.
+        device: Torch device.
+    """
+
+    def __init__(self, network: Finder | Landmarker, device: str = "cpu") -> None:
+        self._network = network.to(device).eval()
+        self._device = device
+        self.metadata: dict[str, str] = network_metadata(network)
+
+    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Runs the network on a float32 array."""
+        with torch.inference_mode():
+            out: tuple[Tensor, ...] = self._network(
+                torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
+            )
+        return tuple(part.float().cpu().numpy() for part in out)
+
+
+def network_metadata(network: Finder | Landmarker) -> dict[str, str]:
+    """What a runner must know of a network beside its numbers: config and mirror indices, as JSON."""
+    metadata = {"config": json.dumps(dataclasses.asdict(network.config), sort_keys=True)}
+    if isinstance(network, Landmarker):
+        metadata["mirror"] = json.dumps(network.mirror.tolist())
+    return metadata
+
+
+def load_runner(kind: Kind, device: str = "cpu", threads: int | None = None) -> Runner:
+    """A packaged network, ready to run.
+
+    Args:
+        kind: "finder" or "landmarker".
+        device: "cpu" runs ONNX Runtime; any other torch device runs torch.
+        threads: Threads inside one operator on CPU; `default_threads()` if None.
+
+    Returns:
+        A function of a float32 numpy array to a tuple of numpy arrays.
+
+    Raises:
+        AssetError: The weights are missing or damaged.
+    """
+    if device == "cpu":
+        return OnnxRunner(asset_path(f"weights/{kind}.onnx"), threads or default_threads())
+    return TorchRunner(load_finder() if kind == "finder" else load_landmarker(), device)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a network as ONNX with half-precision weights, which ONNX Runtime widens once, on loading."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiface.errors import MissingExtraError
+from hiface.networks.finder import Finder
+from hiface.networks.landmarker import Landmarker
+from hiface.networks.runtime import network_metadata
+
+OPSET = 17
+_HALF_FROM = 256  # numbers; smaller tensors stay as they are
+
+
+def export_onnx(network: Finder | Landmarker, path: Path, notes: dict[str, str] | None = None) -> None:
+    """Exports a network in evaluation mode.
+
+    Args:
+        network: Finder (any picture size) or landmark network (any number of crops).
+        path: `.onnx` file to write, under a temporary name first.
+        notes: Further metadata.
+
+    Raises:
+        MissingExtraError: The package onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("exporting needs onnx; type: pip install 'hiface[train]'") from error
+    partial = path.with_suffix(".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _export(network.eval(), partial)
+    model = onnx.load(str(partial))
+    _halve_weights(model)
+    for key, value in {**(notes or {}), **network_metadata(network)}.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model)
+    onnx.save(model, str(partial))
+    os.replace(partial, path)
+
+
+def _export(network: Finder | Landmarker, path: Path) -> None:
+    if isinstance(network, Finder):
+        example = torch.zeros(1, 3, 96, 128)
+        names, outputs = "images", ["level8", "level16", "level32"]
+        axes = {"images": {0: "batch", 2: "height", 3: "width"}}
+        axes.update({f"level{s}": {0: "batch", 2: f"h{s}", 3: f"w{s}"} for s in (8, 16, 32)})
+    else:
+        side = network.config.crop_px
+        example = torch.zeros(1, 3, side, side)
+        names, outputs = "crops", ["points", "log_sigma", "rotation6d", "presence"]
+        axes = {name: {0: "batch"} for name in (names, *outputs)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (example,),
+            str(path),
+            input_names=[names],
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def _halve_weights(model: Any) -> None:
+    """Stores large float32 tensors as float16, each followed by a cast back."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _HALF_FROM:
+            continue
+        name, half = tensor.name, numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(
+            helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT, name=f"{name}_cast")
+        )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one training loop: seeded, averaged weights, checkpoints that a kill cannot break, exact resume.
+
+A task makes batch number `step` from nothing but its data and that number, so a run that was killed and
+resumed sees what an unbroken run would have seen, and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hiface.errors import FitError, OutputError
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """What is trained.
+
+    Attributes:
+        network: The network, on CPU.
+    """
+
+    network: nn.Module
+
+    def batch(self, step: int) -> Any:
+        """Batch number `step`: a dataclass of CPU tensors, always the same for the same data."""
+        ...
+
+    def loss(self, network: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss to minimise, and further numbers to log."""
+        ...
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Scores of a network in evaluation mode."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How to train.
+
+    Attributes:
+        steps: Number of optimiser steps.
+        learning_rate: Highest learning rate of AdamW.
+        weight_decay: Of matrices and kernels; vectors (biases, norms) have none.
+        warmup: Steps of linear rise.
+        flat: Share of the steps at the highest rate before the half cosine down to `floor`.
+        floor: Last learning rate over the highest.
+        ema: Decay of the averaged weights.
+        clip: Largest norm of the gradient.
+        checkpoint_every: Steps between checkpoints, each with a validation.
+        log_every: Steps between lines of the log.
+        seed: Of the weights and the batches.
+    """
+
+    steps: int = 10_000
+    learning_rate: float = 1.2e-3
+    weight_decay: float = 0.02
+    warmup: int = 200
+    flat: float = 0.0
+    floor: float = 0.02
+    ema: float = 0.999
+    clip: float = 5.0
+    checkpoint_every: int = 500
+    log_every: int = 50
+    seed: int = 0
+
+
+def learning_rate(step: int, config: LoopConfig) -> float:
+    """Learning rate of a step: linear rise, flat, half cosine."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    start = config.flat * config.steps
+    t = min(1.0, max(0.0, (step - start) / max(1.0, config.steps - start)))
+    return (
+        config.learning_rate * rise * (config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * t)))
+    )
+
+
+def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume: bool = False) -> nn.Module:
+    """Trains a task's network.
+
+    Args:
+        task: Network, batches and loss.
+        config: How to train.
+        out: Folder for `checkpoint.pt` and `log.jsonl`.
+        device: Torch device.
+        resume: Go on from `out`'s checkpoint if there is one.
+
+    Returns:
+        The averaged network, on CPU, in evaluation mode.
+
+    Raises:
+        OutputError: The folder cannot be written, or holds a run and `resume` is not given.
+        FitError: The loss is not finite.
+    """
+    state = TrainState(task.network, config, device)
+    checkpoint, log = out / "checkpoint.pt", out / "log.jsonl"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made ({error}); name another folder") from error
+    if checkpoint.exists() and not resume:
+        raise OutputError(
+            f"{out} already holds a training run; continue it with --resume or name another folder"
+        )
+    if checkpoint.exists():
+        state.load(checkpoint)
+        _trim_log(log, state.step)
+    clock, seen = time.perf_counter(), state.step
+    with _progress(config.steps, state.step) as advance:
+        while state.step < config.steps:
+            batch = _to_device(task.batch(state.step), device)
+            numbers = state.update(task, batch)
+            advance()
+            if state.step % config.log_every == 0:
+                now = time.perf_counter()
+                rate = (state.step - seen) / (now - clock)
+                clock, seen = now, state.step
+                _write_log(log, {"step": state.step, "steps_per_s": round(rate, 3), **_floats(numbers)})
+            if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+                state.save(checkpoint)
+                _write_log(log, {"step": state.step, "validation": task.validate(state.average)})
+    return state.average.to("cpu")
+
+
+class TrainState:
+    """Network, averaged network, optimiser and step count.
+
+    Args:
+        network: The network to train; moved to the device.
+        config: How to train.
+        device: Torch device.
+    """
+
+    def __init__(self, network: nn.Module, config: LoopConfig, device: str) -> None:
+        self.config, self.step = config, 0
+        network.to(device)
+        self.network = network.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        matrices = [p for p in self.network.parameters() if p.ndim > 1]
+        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+
+    def update(self, task: Task, batch: Any) -> dict[str, Tensor]:
+        """One optimiser step; returns the numbers to log.
+
+        Raises:
+            FitError: The loss is not finite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.config)
+        loss, numbers = task.loss(self.network, batch)
+        if not bool(torch.isfinite(loss)):
+            raise FitError(
+                f"the loss is not finite at step {self.step}; lower the learning rate or check the data"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.config.ema, self.step / (10.0 + self.step))
+        with torch.no_grad():
+            for mean, value in zip(
+                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+            ):
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1.0 - decay)
+                else:
+                    mean.copy_(value)
+        return {"loss": loss.detach(), **numbers, "gradient": norm.detach()}
+
+    def save(self, path: Path) -> None:
+        """Writes everything that a resumed run needs, under a temporary name first."""
+        content = {
+            "step": self.step,
+            "config": json.dumps(dataclasses.asdict(self.config)),
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = path.with_suffix(".part")
+        torch.save(content, partial)
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote."""
+        content = read_checkpoint(path)
+        self.network.load_state_dict(content["network"])
+        self.average.load_state_dict(content["average"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step = int(content["step"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Content of a checkpoint, on CPU; nothing in the file is executed."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _to_device(batch: Any, device: str) -> Any:
+    if device == "cpu":
+        return batch
+    fields = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    return dataclasses.replace(
+        batch, **{k: v.to(device, non_blocking=True) for k, v in fields.items() if isinstance(v, Tensor)}
+    )
+
+
+def _floats(numbers: dict[str, Tensor]) -> dict[str, float]:
+    return {name: round(float(value), 5) for name, value in numbers.items()}
+
+
+def _write_log(path: Path, line: dict[str, Any]) -> None:
+    LOGGER.info("%s", line)
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(line) + "\n")
+
+
+def _trim_log(path: Path, step: int) -> None:
+    """Drops the lines that the resumed run will write again."""
+    if path.exists():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _progress(total: int, done: int) -> Iterator[Any]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+        item = bar.add_task("training", total=total, completed=done)
+        yield lambda: bar.advance(item)

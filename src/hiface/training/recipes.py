@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named recipes: what `hiface train NAME` trains, on which data, for how long."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hiface.errors import AssetError, HifaceError
+from hiface.networks.finder import Finder
+from hiface.networks.landmarker import Landmarker
+from hiface.networks.weights import load_finder, load_landmarker, save_weights
+from hiface.training.finder_task import FinderRecipe, FinderTask
+from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask
+from hiface.training.loop import LoopConfig, read_checkpoint, train
+from hiface.training.shards import manifest_of, mirror_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A task and how to train it.
+
+    Attributes:
+        task: Data, network and loss.
+        loop: Steps, learning rate, averaging.
+        threads: Torch threads on CPU.
+    """
+
+    task: FinderRecipe | LandmarkRecipe
+    loop: LoopConfig
+    threads: int = 1
+
+
+RECIPES: dict[str, Recipe] = {
+    "landmarker": Recipe(LandmarkRecipe(), LoopConfig(steps=8_000, learning_rate=1.2e-3, flat=0.5)),
+    "finder": Recipe(FinderRecipe(), LoopConfig(steps=6_000, learning_rate=1.5e-3, flat=0.5)),
+}
+
+
+def main_train(
+    recipe: str,
+    data: Path,
+    out: Path,
+    steps: int | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    start: Path | None = None,
+) -> Path:
+    """Trains a recipe and writes its weights.
+
+    Args:
+        recipe: Name in `RECIPES`.
+        data: Folder of synthetic shards, or a folder of such folders.
+        out: Folder for the checkpoint, the log and the weights.
+        steps: Number of steps in place of the recipe's.
+        device: Torch device.
+        resume: Go on from the checkpoint in `out`.
+        start: Weights (`.safetensors`) or checkpoint (`.pt`) to start from instead of random ones.
+
+    Returns:
+        Path of the weights, `out / NAME.safetensors`.
+
+    Raises:
+        HifaceError: An unknown recipe.
+        AssetError: Data or start weights cannot be used.
+        OutputError: `out` cannot be written, or holds a run and `resume` is not given.
+    """
+    chosen = _chosen(recipe)
+    loop = chosen.loop if steps is None else dataclasses.replace(chosen.loop, steps=steps)
+    if device == "cpu":
+        torch.set_num_threads(chosen.threads)
+    folders = data_folders(data)
+    if isinstance(chosen.task, LandmarkRecipe):
+        task = LandmarkTask(chosen.task, folders, mirror_of())
+    else:
+        task = FinderTask(chosen.task, folders)
+    if start is not None:
+        _start_from(task.network, start)
+    network = train(task, loop, out, device, resume)
+    scores = task.validate(network)
+    path = out / f"{recipe}.safetensors"
+    save_weights(_known(network), path, training_notes(recipe, loop, folders, scores))
+    return path
+
+
+def weights_from_checkpoint(recipe: str, data: Path, checkpoint: Path, path: Path) -> dict[str, float]:
+    """Writes the averaged weights of a checkpoint, for example of a run that is still going on.
+
+    Args:
+        recipe: Name in `RECIPES`.
+        data: The run's data, for its sizes and for the scores.
+        checkpoint: `checkpoint.pt` of the run.
+        path: File to write.
+
+    Returns:
+        The scores on held persons.
+    """
+    chosen, folders = _chosen(recipe), data_folders(data)
+    if isinstance(chosen.task, LandmarkRecipe):
+        task = LandmarkTask(chosen.task, folders, mirror_of())
+    else:
+        task = FinderTask(chosen.task, folders)
+    content = read_checkpoint(checkpoint)
+    task.network.load_state_dict(content["average"])
+    scores = task.validate(task.network.eval())
+    loop = dataclasses.replace(chosen.loop, steps=int(content["step"]))
+    save_weights(_known(task.network), path, training_notes(recipe, loop, folders, scores))
+    return scores
+
+
+def data_folders(data: Path) -> tuple[Path, ...]:
+    """The shard folders that a path means: itself, or all its subfolders with a manifest.
+
+    Raises:
+        AssetError: There is none.
+    """
+    if (data / "manifest.json").is_file():
+        return (data,)
+    folders = tuple(sorted(p.parent for p in data.glob("*/manifest.json")))
+    if not folders:
+        raise AssetError(
+            f"{data} holds no synthetic data (no manifest.json); make some with: hiface synthesize --out {data}"
+        )
+    return folders
+
+
+def training_notes(
+    recipe: str, loop: LoopConfig, folders: tuple[Path, ...], scores: dict[str, float]
+) -> dict[str, str]:
+    """Metadata of a weights file."""
+    manifests = [manifest_of(folder) for folder in folders]
+    keys = ("generator_version", "model", "landmark_hash", "count", "seed")
+    return {
+        "recipe": recipe,
+        "recipe_values": json.dumps(dataclasses.asdict(RECIPES[recipe]), sort_keys=True),
+        "steps": str(loop.steps),
+        "data": json.dumps([{k: m.get(k) for k in keys} for m in manifests]),
+        "scores": json.dumps(scores, sort_keys=True),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "licence": "Apache-2.0",
+        "origin": "trained by the hiface project on its own synthetic pictures only",
+    }
+
+
+def _chosen(recipe: str) -> Recipe:
+    if recipe not in RECIPES:
+        raise HifaceError(f"unknown recipe {recipe!r}; choose one of {', '.join(RECIPES)}")
+    return RECIPES[recipe]
+
+
+def _known(network: nn.Module) -> Finder | Landmarker:
+    if not isinstance(network, (Finder, Landmarker)):
+        raise HifaceError(f"{type(network).__name__} has no weights format")
+    return network
+
+
+def _start_from(network: nn.Module, start: Path) -> None:
+    """Copies the weights of an earlier run."""
+    if start.suffix == ".pt":
+        state = read_checkpoint(start)["average"]
+    else:
+        loaded = load_finder(start) if isinstance(network, Finder) else load_landmarker(start)
+        state = loaded.state_dict()
+    if isinstance(network, Landmarker):
+        state = {**state, "mirror": network.mirror}  # the landmark sets of the data, not of the earlier run
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise AssetError(f"{start.name} does not fit the network of this recipe ({error})") from error

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads synthetic shards by memory map and draws random samples from all of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiface.assets import load_json_asset
+from hiface.errors import AssetError
+
+VALIDATION_EVERY = 25  # of 25 persons one is kept for validation
+_POINTS = ("landmarks68_px", "dense_px", "iris_px")
+_VISIBLE = ("visible68", "visible_dense", "visible_iris")
+LABELS = (*_POINTS, *_VISIBLE, "K", "T_cam_head", "person")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Synthetic pictures with their labels.
+
+    Attributes:
+        images: [B, 4, S, S] uint8, sRGB over its background, and the person's alpha.
+        segmentation: [B, S, S] uint8 region of each pixel.
+        points_px: [B, L, 2] 68, dense and iris points, pixels.
+        visible: [B, L] bool.
+        R_cam_head: [B, 3, 3] rotation of the head.
+        K: [B, 3, 3].
+    """
+
+    images: Tensor
+    segmentation: Tensor
+    points_px: Tensor
+    visible: Tensor
+    R_cam_head: Tensor
+    K: Tensor
+
+
+class _Shard:
+    """One shard: pictures mapped, labels in memory."""
+
+    def __init__(self, labels_path: Path) -> None:
+        stem = labels_path.name.removesuffix(".labels.npz")
+        self.images = np.load(labels_path.with_name(f"{stem}.images.npy"), mmap_mode="r")
+        self.segmentation = np.load(labels_path.with_name(f"{stem}.segmentation.npy"), mmap_mode="r")
+        with np.load(labels_path) as labels:
+            missing = [key for key in LABELS if key not in labels]
+            if missing:
+                raise AssetError(
+                    f"{labels_path.name} has no {missing}; make the data again with this version"
+                )
+            values = {key: labels[key] for key in LABELS}
+        self.points = np.concatenate(
+            [values["landmarks68_px"], values["dense_px"], values["iris_px"]], axis=1
+        )
+        self.visible = np.concatenate(
+            [values["visible68"], values["visible_dense"], values["visible_iris"]], axis=1
+        )
+        self.R = values["T_cam_head"][:, :3, :3].astype(np.float32)
+        self.K = values["K"].astype(np.float32)
+        held = values["person"] % VALIDATION_EVERY == 0
+        finite = np.isfinite(self.points).all(axis=(1, 2))
+        self.training = np.nonzero(~held & finite)[0]
+        self.validation = np.nonzero(held & finite)[0]
+
+
+class ShardSet:
+    """All whole shards of one or more folders; `refresh` picks up new ones.
+
+    Args:
+        folders: Folders written by `hiface.synthetic`.
+        validation: Draw from the persons kept for validation instead of the others.
+
+    Raises:
+        AssetError: There is no shard, or one does not have the expected content.
+    """
+
+    def __init__(self, folders: tuple[Path, ...], validation: bool = False) -> None:
+        self._folders, self._validation = folders, validation
+        self._shards: dict[Path, _Shard] = {}
+        self.refresh()
+        if len(self) == 0:
+            raise AssetError(
+                f"no synthetic pictures in {[str(f) for f in folders]}; make some with: hiface synthesize --out DIR"
+            )
+
+    def refresh(self) -> None:
+        """Adds shards that were finished since the last call."""
+        for folder in self._folders:
+            for path in sorted(folder.glob("shard_*.labels.npz")):
+                if path not in self._shards:
+                    self._shards[path] = _Shard(path)
+        table = [(i, j) for i, shard in enumerate(self._shards.values()) for j in self._ids(shard)]
+        self._table = np.asarray(table, dtype=np.int64).reshape(-1, 2)
+        self._list = list(self._shards.values())
+
+    def _ids(self, shard: _Shard) -> np.ndarray:
+        return shard.validation if self._validation else shard.training
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of 68, dense and iris points."""
+        manifest = manifest_of(self._folders[0])
+        sets = manifest["landmark_sets"]
+        return int(sets["ibug68"]), int(sets["dense"]), int(sets["iris"])
+
+    def draw(self, rng: np.random.Generator, count: int) -> Samples:
+        """Random samples, with replacement."""
+        return self.take(rng.integers(len(self), size=count))
+
+    def take(self, ids: np.ndarray) -> Samples:
+        """Samples by number, 0 .. len - 1."""
+        where = [(self._list[i], j) for i, j in self._table[ids]]
+        return Samples(
+            images=torch.from_numpy(np.stack([s.images[j] for s, j in where])),
+            segmentation=torch.from_numpy(np.stack([s.segmentation[j] for s, j in where])),
+            points_px=torch.from_numpy(np.stack([s.points[j] for s, j in where]).astype(np.float32)),
+            visible=torch.from_numpy(np.stack([s.visible[j] for s, j in where])),
+            R_cam_head=torch.from_numpy(np.stack([s.R[j] for s, j in where])),
+            K=torch.from_numpy(np.stack([s.K[j] for s, j in where])),
+        )
+
+
+def manifest_of(folder: Path) -> dict:
+    """The manifest of a folder of shards.
+
+    Raises:
+        AssetError: It is missing or damaged.
+    """
+    try:
+        return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise AssetError(
+            f"{folder} has no usable manifest.json ({error}); it is not a folder of synthetic data"
+        ) from error
+
+
+def mirror_of(names: tuple[str, ...] = ("ibug68", "dense", "iris")) -> Tensor:
+    """Mirror indices of several landmark sets of the open model, laid one after another.
+
+    Args:
+        names: Names of the sets; each file must have its mirror.
+
+    Returns:
+        [L] int64.
+
+    Raises:
+        AssetError: A set is missing or has no mirror indices.
+    """
+    parts, start = [], 0
+    for name in names:
+        mirror = load_json_asset(f"open/landmarks/{name}.json").get("mirror")
+        if mirror is None:
+            raise AssetError(f"landmark set {name!r} has no mirror indices; rebuild the landmark sets")
+        parts.append(torch.tensor(mirror) + start)
+        start += len(mirror)
+    return torch.cat(parts)

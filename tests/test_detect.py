@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hiface.data.crops import CropFrame, eye_roll
+from hiface.errors import ImageError
+from hiface.networks.detect import DetectConfig, FaceDetector, _canvas, _merge, _to_camera
+from hiface.networks.poses import rotation_from_6d
+
+
+@pytest.fixture(scope="module")
+def detector() -> FaceDetector:
+    return FaceDetector(threads=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3), (31, 33), (200, 320), (1300, 40)])
+def test_plain_pictures_hold_no_face_and_do_not_crash(detector: FaceDetector, shape: tuple[int, int]) -> None:
+    for value in (0, 128, 255):
+        assert detector.detect(np.full((*shape, 3), value, np.uint8)) == []
+
+
+def test_noise_does_not_crash(detector: FaceDetector) -> None:
+    rng = np.random.default_rng(0)
+    for found in (detector.detect(rng.integers(0, 256, (n, 150, 3), dtype=np.uint8)) for n in (7, 64, 150)):
+        for face in found:
+            assert torch.isfinite(face.landmarks68_px).all()
+
+
+@pytest.mark.parametrize("array", [np.zeros((5, 5)), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8),
+                                   np.zeros((5, 5, 4), np.uint8)])  # fmt: skip
+def test_wrong_arrays_are_named_errors(detector: FaceDetector, array: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="read_photo"):
+        detector.detect(array)
+
+
+def test_canvas_maps_pixels_exactly() -> None:
+    image = np.zeros((50, 100, 3), np.uint8)
+    image[20:30, 60:70] = 255
+    canvas, offset, scale = _canvas(image, 0.5, 0.5, 32)
+    assert canvas.shape[2] % 32 == 0 and canvas.shape[3] % 32 == 0
+    ys, xs = np.nonzero(canvas[0, 0] > 0.9)
+    low = (np.array([xs.min(), ys.min()]) - offset) / scale
+    high = (np.array([xs.max() + 1, ys.max() + 1]) - offset) / scale
+    assert np.allclose(low, [60, 20], atol=2) and np.allclose(high, [70, 30], atol=2)
+    assert np.isclose(canvas[0, 0, 0, 0], 128 / 255)
+
+
+def test_duplicates_are_merged_and_neighbours_kept() -> None:
+    base = torch.rand(68, 2, generator=torch.Generator().manual_seed(0)) * 50
+    points = torch.stack([base, base + 3, base + torch.tensor([45.0, 0.0]), base * 0.4 + 10])
+    scores = np.array([0.7, 0.9, 0.6, 0.8])
+    assert _merge(points, scores, scores > 0.5).tolist() == [1, 2]
+    assert len(_merge(points, scores, scores > 2)) == 0
+
+
+def test_rotation_is_turned_back_to_the_camera() -> None:
+    """A head seen along a ray off the axis, in a rolled crop, looks the same as one on the axis."""
+    R = rotation_from_6d(torch.randn(1, 6, generator=torch.Generator().manual_seed(1)))
+    on_axis = CropFrame(torch.tensor([[100.0, 100.0]]), torch.tensor([50.0]), torch.tensor([0.0]))
+    assert torch.allclose(_to_camera(R, on_axis, 200, 200, 300.0), R, atol=1e-6)
+    turned = CropFrame(torch.tensor([[160.0, 100.0]]), torch.tensor([50.0]), torch.tensor([0.4]))
+    out = _to_camera(R, turned, 200, 200, 300.0)
+    angle = torch.acos(((out @ R.transpose(1, 2)).diagonal(dim1=1, dim2=2).sum() - 1) / 2)
+    assert 0.3 < float(angle) < 0.6 and abs(float(torch.linalg.det(out)) - 1) < 1e-5
+
+
+def test_eye_roll() -> None:
+    points = torch.zeros(1, 68, 2)
+    points[:, [42, 45]] = torch.tensor([10.0, 10.0])
+    assert abs(float(eye_roll(points)) - np.pi / 4) < 1e-6
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    image = np.random.default_rng(1).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    config = DetectConfig(min_finder_score=0.01, min_presence=0.0, min_score=0.0, max_candidates=5)
+    a, b = (FaceDetector(threads=n, config=config).detect(image) for n in (1, 2))
+    assert len(a) == len(b)
+    for first, second in zip(a, b, strict=True):
+        assert torch.allclose(first.landmarks68_px, second.landmarks68_px, atol=0.05)

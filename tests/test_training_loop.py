@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fake_shards import layout, write_shards
+from hiface.errors import AssetError, FitError, HifaceError, OutputError
+from hiface.networks.finder import FinderConfig
+from hiface.networks.landmarker import LandmarkerConfig
+from hiface.training.augment import BackgroundBank, degrade, jpeg_like, occlude
+from hiface.training.collages import CollageConfig, make_collages
+from hiface.training.finder_task import FinderRecipe, FinderTask, assign
+from hiface.training.landmark_batches import CropJitter, make_batch
+from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask
+from hiface.training.loop import LoopConfig, learning_rate, read_checkpoint, train
+from hiface.training.recipes import data_folders, main_train
+from hiface.training.shards import ShardSet
+
+torch.set_num_threads(1)
+
+SMALL = LandmarkerConfig(crop_px=64, stem=8, widths=(8, 12, 16, 16), hidden=32)
+FINDER = FinderConfig(stem=8, widths=(8, 12, 16, 16), blocks=(1, 1, 1, 1), neck=12)
+LANDMARK_RECIPE = LandmarkRecipe(batch_size=8, network=SMALL, backgrounds=9, jitter=CropJitter(negatives=0.1))
+FINDER_RECIPE = FinderRecipe(
+    batch_size=4, network=FINDER, backgrounds=9, collage=CollageConfig(size=96, max_face_px=80)
+)
+LOOP = LoopConfig(steps=6, warmup=2, checkpoint_every=3, log_every=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder)
+    return folder
+
+
+def landmark_task(data: Path) -> LandmarkTask:
+    return LandmarkTask(LANDMARK_RECIPE, (data,), layout()[1])
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["landmarker", "finder"])
+def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(
+    kind: str, data: Path, tmp_path: Path
+) -> None:
+    def task() -> LandmarkTask | FinderTask:
+        return landmark_task(data) if kind == "landmarker" else FinderTask(FINDER_RECIPE, (data,))
+
+    whole = train(task(), LOOP, tmp_path / "whole")
+    broken = task()
+    original = broken.batch
+
+    def fail_at_five(step: int):
+        if step == 4:
+            raise Killed
+        return original(step)
+
+    broken.batch = fail_at_five  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(Killed):
+        train(broken, LOOP, tmp_path / "broken")
+    assert read_checkpoint(tmp_path / "broken" / "checkpoint.pt")["step"] == 3
+    resumed = train(task(), LOOP, tmp_path / "broken", resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    logs = [(tmp_path / run / "log.jsonl").read_text().splitlines() for run in ("whole", "broken")]
+    steps = [[json.loads(line)["step"] for line in log] for log in logs]
+    assert steps[0] == steps[1] == [2, 3, 4, 6, 6]
+
+
+def test_a_run_is_not_overwritten(data: Path, tmp_path: Path) -> None:
+    loop = dataclasses.replace(LOOP, steps=1, checkpoint_every=1)
+    train(landmark_task(data), loop, tmp_path)
+    with pytest.raises(OutputError, match="--resume"):
+        train(landmark_task(data), loop, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["landmarker", "finder"])
+def test_thirty_steps_on_one_batch_lower_the_loss(kind: str, data: Path) -> None:
+    task = landmark_task(data) if kind == "landmarker" else FinderTask(FINDER_RECIPE, (data,))
+    batch = task.batch(0)
+    optimizer = torch.optim.AdamW(task.network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        loss, _numbers = task.loss(task.network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.3 * abs(losses[0])
+
+
+def test_not_finite_loss_stops_the_run(data: Path, tmp_path: Path) -> None:
+    task = landmark_task(data)
+    task.network.hidden[1].weight.data[:] = float("nan")  # pyright: ignore
+    with pytest.raises(FitError, match="not finite"):
+        train(task, LOOP, tmp_path)
+
+
+def test_learning_rate_rises_stays_and_falls() -> None:
+    config = LoopConfig(steps=100, warmup=10, flat=0.5, learning_rate=1.0, floor=0.01)
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and rates[50] == 1.0
+    assert all(a >= b for a, b in pairwise(rates[50:])) and abs(rates[100] - 0.01) < 1e-9
+
+
+def test_batches_are_the_same_for_the_same_step_and_have_honest_targets(data: Path) -> None:
+    task = landmark_task(data)
+    a, b, c = task.batch(5), task.batch(5), task.batch(6)
+    assert torch.equal(a.crops, b.crops) and not torch.equal(a.crops, c.crops)
+    assert a.crops.min() >= 0 and a.crops.max() <= 1
+    assert ((a.weights > 0).any(dim=1) == (a.presence > 0.5)).all()
+    big = make_batch(torch.Generator().manual_seed(0), task.data.take(np.zeros(400, np.int64)), task.config,
+                     task.mirror, CropJitter(negatives=0.1, other_background=0.0))  # fmt: skip
+    assert 0.02 < float((big.presence < 0.5).float().mean()) < 0.25
+
+
+def test_points_follow_the_picture_through_jitter_and_mirror(data: Path) -> None:
+    """The fake eyes are dark discs: wherever the iris points are, the crop is dark."""
+    task = landmark_task(data)
+    plain = CropJitter(
+        upright=0.0, negatives=0.0, cut=0.0, other_background=0.0, occluded=0.0, degraded=False
+    )
+    batch = make_batch(
+        torch.Generator().manual_seed(1), task.data.take(np.arange(40)), task.config, task.mirror, plain
+    )
+    grid = batch.points[:, -2:][:, None]
+    at_eyes = torch.nn.functional.grid_sample(batch.crops, grid, align_corners=False).mean(dim=1)
+    assert at_eyes.max() < 0.2
+    assert (batch.points[:, -2, 0] < batch.points[:, -1, 0]).float().mean() > 0.95  # mirrored back in order
+
+
+def test_collage_boxes_hold_faces(data: Path) -> None:
+    task = FinderTask(FINDER_RECIPE, (data,))
+    config = CollageConfig(size=96, max_face_px=60, empty=0.1, whole=0.2, margin=0.3)
+    batch = make_collages(np.random.default_rng(0), task.data, 24, config, task.backgrounds)
+    assert batch.images.shape == (24, 3, 96, 96)
+    real = batch.boxes[batch.kind > 0]
+    assert len(real) > 15 and ((real[:, 2:] - real[:, :2]) > 4).all()
+    centre = 0.5 * (real[:, :2] + real[:, 2:])
+    assert ((centre > -20) & (centre < 116)).all()
+    assert (batch.kind.amax(dim=1) <= 0).any()
+
+
+def test_assignment_gives_each_face_a_place_of_its_level(data: Path) -> None:
+    from hiface.networks.finder import place_grid
+
+    like = torch.zeros(())
+    centres = torch.cat([place_grid(96 // s, 96 // s, s, like) for s in (8, 16, 32)])
+    level = torch.repeat_interleave(torch.arange(3), torch.tensor([144, 36, 9]))
+    boxes = torch.tensor([[[10.0, 10, 26, 26], [20, 20, 90, 90], [0, 0, 30, 30]]])
+    owner, ignored = assign(centres, level, boxes, torch.tensor([[1.0, 1, -1]]), FINDER_RECIPE)
+    assert set(level[owner[0] == 0].tolist()) == {0} and set(level[owner[0] == 1].tolist()) == {1}
+    assert not (owner == 2).any() and ignored.any() and not ignored[owner >= 0].any()
+
+
+def test_degradation_stays_in_range_and_changes_the_picture() -> None:
+    gen = torch.Generator().manual_seed(0)
+    images = torch.rand(12, 3, 64, 64, generator=gen)
+    out = degrade(gen, images)
+    assert (
+        out.shape == images.shape and out.min() >= 0 and out.max() <= 1 and (out - images).abs().mean() > 0.02
+    )
+    smooth = torch.full((4, 3, 64, 64), 0.5)
+    assert (jpeg_like(gen, smooth, 1.0) - smooth).abs().max() < 0.15
+    covered, opacity = occlude(gen, smooth.clone(), 1.0)
+    assert torch.equal((covered != smooth).any(dim=1), (opacity[:, 0] > 0) & (covered != smooth).any(dim=1))
+    assert BackgroundBank(6, 16, 0).draw(gen, 5).shape == (5, 3, 16, 16)
+
+
+def test_validation_persons_are_never_trained_on(data: Path) -> None:
+    training, held = ShardSet((data,)), ShardSet((data,), validation=True)
+    assert len(training) + len(held) == 60 and len(held) == 3
+
+
+def test_bad_data_and_recipes_are_named_errors(tmp_path: Path) -> None:
+    with pytest.raises(HifaceError, match="unknown recipe"):
+        main_train("finer", tmp_path, tmp_path / "out")
+    with pytest.raises(AssetError, match="hiface synthesize"):
+        data_folders(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(AssetError, match="no synthetic pictures"):
+        ShardSet((tmp_path,))
+    np.savez(tmp_path / "shard_00000.labels.npz", person=np.zeros(1))
+    np.save(tmp_path / "shard_00000.images.npy", np.zeros((1, 4, 8, 8), np.uint8))
+    np.save(tmp_path / "shard_00000.segmentation.npy", np.zeros((1, 8, 8), np.uint8))
+    with pytest.raises(AssetError, match="has no"):
+        ShardSet((tmp_path,))
+
+
+def test_the_finder_recipe_runs_from_data_to_weights(data: Path, tmp_path: Path, monkeypatch) -> None:
+    from hiface.networks.weights import weights_notes
+    from hiface.training import recipes
+
+    small = recipes.Recipe(FINDER_RECIPE, dataclasses.replace(LOOP, steps=2))
+    monkeypatch.setitem(recipes.RECIPES, "finder", small)
+    path = main_train("finder", data, tmp_path / "run")
+    notes = weights_notes(path)
+    assert notes["recipe"] == "finder" and notes["steps"] == "2" and "recall_at_0.4" in notes["scores"]
+    again = main_train("finder", data, tmp_path / "second", start=path)
+    assert again.exists()
