@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a head as binary glTF 2.0: 52 morph targets, five joints, texture, camera and animations.
+
+Nodes: `head_rig` (carries the joints neck > head > jaw, eye_left, eye_right), `head_mesh` (skinned, one
+primitive per material) and `photo_camera`. The head stands upright at the origin in object space, which has
+glTF's axes; the camera is placed so that it sees the head as in the photo.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from hiface.animation.gaze import EYE_JOINTS
+from hiface.errors import OutputError, ShapeError
+from hiface.export.atomic import atomic_write_bytes
+from hiface.export.clips import Clip, matrix_to_quaternion, rotvec_to_quaternion
+from hiface.export.gltf_builder import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GltfBuilder
+from hiface.export.morphs import (
+    check_single,
+    morph_deltas,
+    morph_weights,
+    neutral_vertices,
+    normal_deltas,
+)
+from hiface.export.parts import Material, MaterialPart, split_by_material
+from hiface.export.pictures import jpeg_bytes
+from hiface.export.units import ExportInfo, software_version, units_per_metre
+from hiface.morphable import MorphableModel
+from hiface.types import Camera, FaceParams
+
+SMALLEST_DELTA_M = 1e-6
+SMALLEST_NORMAL_DELTA = 1e-3
+_CV_TO_GL = np.diag([1.0, -1.0, -1.0])
+_RIG, _HEAD, _CAMERA, _FIRST_JOINT = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Arrays of the whole mesh, lengths in file units.
+
+    Attributes:
+        vertices: [V, 3].
+        normals: [V, 3] unit.
+        deltas: [E, V, 3].
+        normal_deltas: [E, V, 3].
+        keep: [E, V] bool, displacements worth storing.
+        uv: [U, 2].
+        skin_weights: [V, J].
+    """
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    deltas: np.ndarray
+    normal_deltas: np.ndarray
+    keep: np.ndarray
+    uv: np.ndarray
+    skin_weights: np.ndarray
+
+
+def write_glb(
+    path: str | Path,
+    model: MorphableModel,
+    params: FaceParams,
+    texture_srgb: Tensor | None,
+    *,
+    units: str = "m",
+    animations: Sequence[Clip] = (),
+    info: ExportInfo | None = None,
+) -> Path:
+    """Writes one face as a GLB file.
+
+    Args:
+        path: File to write.
+        model: The face model.
+        params: One face, without batch dimensions.
+        texture_srgb: [3, H, W] sRGB, 0..1, in the model's UV layout; plain colours if None.
+        units: "m", as glTF demands; "cm" and "mm" go against the specification and are noted in the extras.
+        animations: Clips to store.
+        info: Where the face came from, for the file's extras.
+
+    Returns:
+        The path.
+
+    Raises:
+        ShapeError: `params` is a batch, or an array has the wrong shape.
+        OutputError: The file cannot be written or the unit is unknown.
+    """
+    check_single(params)
+    scale = units_per_metre(units)
+    builder = GltfBuilder()
+    geometry = _geometry(model, params, scale)
+    weights = morph_weights(model, params.expression, params.pose)
+    parts = split_by_material(model.data)
+    images = [] if texture_srgb is None else [_image(builder, texture_srgb)]
+    names = list(model.data.expression_names)
+    document: dict[str, Any] = {
+        "asset": _asset(model, params, units, info or ExportInfo()),
+        "scene": 0,
+        "scenes": [{"name": "scene", "nodes": [_RIG, _HEAD, _CAMERA]}],
+        "nodes": _nodes(model, params, scale),
+        "meshes": [
+            {
+                "name": "head",
+                "primitives": [_primitive(builder, geometry, part, i) for i, part in enumerate(parts)],
+                "weights": _floats(weights),
+                "extras": {"targetNames": names},
+            }
+        ],
+        "materials": [_material(part.material, bool(images)) for part in parts],
+        "skins": [_skin(builder, model, params, scale)],
+        "cameras": [_camera(params.camera)],
+    }
+    if images:
+        document["images"] = images
+        document["textures"] = [{"source": 0, "sampler": 0}]
+        document["samplers"] = [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]
+    if animations:
+        document["animations"] = [_animation(builder, clip, model, scale) for clip in animations]
+    return atomic_write_bytes(path, builder.to_glb(document))
+
+
+def _geometry(model: MorphableModel, params: FaceParams, scale: float) -> _Geometry:
+    neutral = neutral_vertices(model, params)
+    deltas = morph_deltas(model, params.identity)
+    normals, changes = normal_deltas(neutral, deltas, model.triangles)
+    return _Geometry(
+        vertices=_array(neutral) * scale,
+        normals=_unit(_array(normals)),
+        deltas=_array(deltas) * scale,
+        normal_deltas=_array(changes),
+        keep=_array(deltas.norm(dim=-1)) >= SMALLEST_DELTA_M,
+        uv=_array(model.uv),
+        skin_weights=_array(model.skin_weights),
+    )
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().double().numpy()
+
+
+def _floats(values: Tensor) -> list[float]:
+    """Values as JSON numbers, rounded to 6 decimals."""
+    return [round(v, 6) for v in values.detach().cpu().double().flatten().tolist()]
+
+
+def _unit(normals: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return np.where(length > 1e-6, normals / np.maximum(length, 1e-6), [0.0, 0.0, 1.0])
+
+
+def _primitive(
+    builder: GltfBuilder, geometry: _Geometry, part: MaterialPart, material: int
+) -> dict[str, Any]:
+    ids = part.vertex_ids
+    index_type = np.uint16 if len(ids) <= 0xFFFF else np.uint32
+    joints, weights = _joints_and_weights(geometry.skin_weights[ids])
+    attributes = {
+        "POSITION": builder.accessor(geometry.vertices[ids], ARRAY_BUFFER, bounds=True),
+        "NORMAL": builder.accessor(geometry.normals[ids], ARRAY_BUFFER),
+        "TEXCOORD_0": builder.accessor(geometry.uv[part.uv_ids], ARRAY_BUFFER),
+        "JOINTS_0": builder.accessor(joints, ARRAY_BUFFER),
+        "WEIGHTS_0": builder.accessor(weights, ARRAY_BUFFER),
+    }
+    targets = []
+    for delta, change, keep in zip(geometry.deltas, geometry.normal_deltas, geometry.keep, strict=True):
+        turned = np.linalg.norm(change[ids], axis=-1) >= SMALLEST_NORMAL_DELTA
+        targets.append(
+            {
+                "POSITION": builder.sparse(delta[ids], keep[ids], bounds=True),
+                "NORMAL": builder.sparse(change[ids], turned),
+            }
+        )
+    return {
+        "attributes": attributes,
+        "indices": builder.accessor(part.triangles.ravel().astype(index_type), ELEMENT_ARRAY_BUFFER),
+        "material": material,
+        "mode": 4,
+        "targets": targets,
+    }
+
+
+def _joints_and_weights(skin_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The four strongest joints of each vertex [n, 4] uint8 and their float32 weights, which sum to 1."""
+    width = min(4, skin_weights.shape[1])
+    strongest = np.argsort(-skin_weights, axis=1, kind="stable")[:, :width]
+    kept = np.take_along_axis(skin_weights, strongest, axis=1)
+    kept = np.where(kept < 1e-4, 0.0, kept)
+    kept = (kept / kept.sum(axis=1, keepdims=True)).astype(np.float32)
+    kept[:, 0] = np.float32(1.0) - kept[:, 1:].sum(axis=1, dtype=np.float32)
+    strongest = np.where(kept > 0, strongest, 0)
+    missing = ((0, 0), (0, 4 - width))
+    return np.pad(strongest, missing).astype(np.uint8), np.pad(kept, missing)
+
+
+def _material(material: Material, textured: bool) -> dict[str, Any]:
+    surface: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": material.roughness}
+    if textured:
+        surface["baseColorTexture"] = {"index": 0}
+    else:
+        surface["baseColorFactor"] = [*material.colour_linear, 1.0]
+    return {"name": material.name, "pbrMetallicRoughness": surface, "doubleSided": material.double_sided}
+
+
+def _image(builder: GltfBuilder, texture_srgb: Tensor) -> dict[str, Any]:
+    return {"name": "texture", "mimeType": "image/jpeg", "bufferView": builder.view(jpeg_bytes(texture_srgb))}
+
+
+def _rest_joints(model: MorphableModel, params: FaceParams, scale: float) -> np.ndarray:
+    return _array(model.joints(params.identity)) * scale
+
+
+def _nodes(model: MorphableModel, params: FaceParams, scale: float) -> list[dict[str, Any]]:
+    """Rig, mesh, camera, then the joints; the eye joints rest, because the eyeLook targets turn the eyes."""
+    data = model.data
+    joints = _rest_joints(model, params, scale)
+    roots = [_FIRST_JOINT + j for j, parent in enumerate(data.joint_parents) if parent < 0]
+    nodes: list[dict[str, Any]] = [
+        {"name": "head_rig", "children": roots},
+        {"name": "head_mesh", "mesh": 0, "skin": 0},
+        _camera_node(params.camera, scale),
+    ]
+    quaternions = rotvec_to_quaternion(_array(params.pose))
+    for j, name in enumerate(data.joint_names):
+        parent = data.joint_parents[j]
+        offset = joints[j] - (joints[parent] if parent >= 0 else 0.0)
+        node: dict[str, Any] = {"name": name, "translation": offset.tolist()}
+        if name not in EYE_JOINTS:
+            node["rotation"] = quaternions[j].tolist()
+        children = [_FIRST_JOINT + c for c, p in enumerate(data.joint_parents) if p == j]
+        if children:
+            node["children"] = children
+        nodes.append(node)
+    return nodes
+
+
+def _skin(builder: GltfBuilder, model: MorphableModel, params: FaceParams, scale: float) -> dict[str, Any]:
+    joints = _rest_joints(model, params, scale)
+    inverse_bind = np.tile(np.eye(4), (len(joints), 1, 1))
+    inverse_bind[:, 3, :3] = -joints
+    return {
+        "name": "head_rig",
+        "joints": list(range(_FIRST_JOINT, _FIRST_JOINT + len(joints))),
+        "inverseBindMatrices": builder.accessor(inverse_bind),
+        "skeleton": _RIG,
+    }
+
+
+def _camera(camera: Camera) -> dict[str, Any]:
+    fy = float(camera.K[1, 1])
+    return {
+        "name": "photo_camera",
+        "type": "perspective",
+        "perspective": {
+            "yfov": 2.0 * math.atan(camera.height / (2.0 * fy)),
+            "aspectRatio": camera.width / camera.height,
+            "znear": 0.01,
+            "zfar": 100.0,
+        },
+    }
+
+
+def _camera_node(camera: Camera, scale: float) -> dict[str, Any]:
+    T = _array(camera.T_cam_object)
+    R_object_gl = T[:3, :3].T @ _CV_TO_GL
+    return {
+        "name": "photo_camera",
+        "camera": 0,
+        "translation": (-T[:3, :3].T @ T[:3, 3] * scale).tolist(),
+        "rotation": matrix_to_quaternion(R_object_gl).tolist(),
+    }
+
+
+def _animation(builder: GltfBuilder, clip: Clip, model: MorphableModel, scale: float) -> dict[str, Any]:
+    data = model.data
+    if clip.weights.shape[1] != len(data.expression_names):
+        raise ShapeError(f"clip {clip.name!r} must have {len(data.expression_names)} weights per key")
+    times = builder.accessor(clip.times, bounds=True)
+    tracks: list[tuple[int, str, np.ndarray]] = [(_HEAD, "weights", clip.weights.clip(0.0, 1.0).ravel())]
+    for joint, rotvec in clip.rotations.items():
+        if joint not in data.joint_names:
+            raise OutputError(
+                f"clip {clip.name!r} turns {joint!r}; the joints are {', '.join(data.joint_names)}"
+            )
+        node = _FIRST_JOINT + data.joint_names.index(joint)
+        tracks.append((node, "rotation", _continuous(rotvec_to_quaternion(rotvec))))
+    if clip.T_head is not None:
+        tracks.append((_RIG, "translation", clip.T_head[:, :3, 3] * scale))
+        tracks.append((_RIG, "rotation", _continuous(matrix_to_quaternion(clip.T_head[:, :3, :3]))))
+    samplers, channels = [], []
+    for node, target, values in tracks:
+        channels.append({"sampler": len(samplers), "target": {"node": node, "path": target}})
+        samplers.append({"input": times, "output": builder.accessor(values), "interpolation": "LINEAR"})
+    return {"name": clip.name, "channels": channels, "samplers": samplers}
+
+
+def _continuous(quaternions: np.ndarray) -> np.ndarray:
+    """Flips signs so that neighbouring keys lie on the same half of the sphere."""
+    step = np.sign((quaternions[1:] * quaternions[:-1]).sum(axis=1))
+    sign = np.concatenate([[1.0], np.cumprod(np.where(step == 0, 1.0, step))])
+    return quaternions * sign[:, None]
+
+
+def _asset(model: MorphableModel, params: FaceParams, units: str, info: ExportInfo) -> dict[str, Any]:
+    data, camera = model.data, params.camera
+    return {
+        "version": "2.0",
+        "generator": f"hiface {software_version()}",
+        "extras": {
+            "software": {"name": "hiface", "version": software_version()},
+            "model": {"name": data.name, "version": data.version, "licence": data.licence},
+            "units": units,
+            "scale_source": info.scale_source,
+            "camera": {
+                "convention": "OpenCV: x right, y down, z forward; K in pixels of the upright photo; metres",
+                "K": _array(camera.K).tolist(),
+                "T_cam_object": _array(camera.T_cam_object).tolist(),
+                "width": camera.width,
+                "height": camera.height,
+            },
+            "provenance": dict(info.provenance),
+        },
+    }
