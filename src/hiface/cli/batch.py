@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a list of photos; one bad photo never stops the others, and a killed run leaves only whole folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hiface.errors import HifaceError, OutputError
+from hiface.export.atomic import atomic_write_text
+from hiface.reconstructor import Reconstructor
+from hiface.saving import save_person
+
+DONE_FILE = "photo.json"
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Where and what to write.
+
+    Attributes:
+        out: Output folder.
+        formats: Subset of glb, obj, ply, json, overview.
+        units: Unit of obj and ply files.
+        texture_size: Side of the texture, pixels.
+        resume: Skip photos that are done.
+    """
+
+    out: Path
+    formats: tuple[str, ...]
+    units: str = "m"
+    texture_size: int = 1024
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Outcome of one photo.
+
+    Attributes:
+        photo: Path as given.
+        status: "ok", "no_face", "unreadable", "too_large", ...
+        faces: Number of faces written.
+        seconds: Time spent.
+        detail: Folder written, or the reason of a failure.
+    """
+
+    photo: str
+    status: str
+    faces: int
+    seconds: float
+    detail: str
+
+
+def run_batch(
+    reconstructor: Reconstructor, files: list[Path], options: BatchOptions, advance: Callable[[str], None]
+) -> list[Row]:
+    """Reconstructs every file and writes OUT/summary.json, also when interrupted.
+
+    Args:
+        reconstructor: Ready to use.
+        files: Picture files.
+        options: Where and what to write.
+        advance: Called with a file's name when it is done.
+
+    Returns:
+        A row per file.
+
+    Raises:
+        OutputError: The output folder cannot be made or written.
+    """
+    _prepare(options.out)
+    rows: list[Row] = []
+    try:
+        for path, name in zip(files, unique_names(files), strict=True):
+            rows.append(_run_one(reconstructor, path, options.out / name, options))
+            advance(path.name)
+    finally:
+        atomic_write_text(
+            options.out / "summary.json", json.dumps([asdict(r) for r in rows], indent=1) + "\n"
+        )
+    return rows
+
+
+def unique_names(files: list[Path]) -> list[str]:
+    """A folder name per file: its stem, numbered where stems repeat."""
+    seen: dict[str, int] = {}
+    names = []
+    for path in files:
+        stem = path.stem or "photo"
+        seen[stem] = seen.get(stem, 0) + 1
+        names.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
+    return names
+
+
+def _prepare(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write into {out} ({error.strerror}); choose another folder with -o"
+        ) from error
+
+
+def _run_one(reconstructor: Reconstructor, path: Path, folder: Path, options: BatchOptions) -> Row:
+    started = time.perf_counter()
+    done = folder / DONE_FILE
+    if options.resume and done.is_file():
+        old = json.loads(done.read_text(encoding="utf-8"))
+        return Row(str(path), old["status"], old["faces"], 0.0, f"{folder} (done before)")
+    try:
+        faces = reconstructor.reconstruct(path)
+        if not faces:
+            return Row(str(path), "no_face", 0, time.perf_counter() - started, "no face was found")
+        _write_photo(faces, folder, options)
+    except OutputError:
+        raise
+    except HifaceError as error:
+        return Row(str(path), error.status, 0, time.perf_counter() - started, str(error))
+    row = Row(str(path), "ok", len(faces), time.perf_counter() - started, str(folder))
+    atomic_write_text(done, json.dumps(asdict(row), indent=1) + "\n")
+    return row
+
+
+def _write_photo(faces: list, folder: Path, options: BatchOptions) -> None:
+    """Writes all persons into a hidden sibling and renames it, so that a folder is whole or absent."""
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        partial.chmod(0o755)
+        for i, face in enumerate(faces, start=1):
+            person = partial / f"person{i}"
+            person.mkdir()
+            save_person(face, person, options.formats, units=options.units, texture_size=options.texture_size)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {folder} ({error.strerror}); choose another folder with -o"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`hiface reconstruct`: photos in, a folder per person out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hiface.errors import HifaceError, UnreadableImageError
+
+
+def reconstruct(
+    photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO ...")],
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("hiface_out"),
+    format: Annotated[str, tyro.conf.arg(metavar="LIST")] = "glb,obj,json,overview",
+    units: Literal["m", "cm", "mm"] = "m",
+    device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE")] = None,
+    method: Literal["fit"] = "fit",
+    texture_size: Literal["256", "512", "1024", "2048"] = "1024",
+    resume: bool = False,
+) -> int:
+    """Reconstructs every face of every photo.
+
+    Writes OUT/<photo>/person<N>/ with face.glb (52 ARKit morph targets, skeleton, texture), face.obj,
+    face.json and overview.png, and OUT/summary.json with a row per photo.
+
+    Args:
+        photos: Picture files, folders of pictures, or quoted patterns such as "photos/*.jpg".
+        out: Output folder.
+        format: Comma-separated list of glb, obj, ply, json, overview.
+        units: Unit of obj and ply files; glb and json are always in metres.
+        device: Device of the fit, such as cpu or cuda. Chosen by itself when left out.
+        method: How faces are reconstructed.
+        texture_size: Side of the texture in pixels.
+        resume: Skip photos that an earlier run into the same folder has finished.
+
+    Returns:
+        Exit code: 0 if every photo gave at least one face, else 1.
+    """
+    from hiface.cli.batch import BatchOptions, run_batch
+
+    options = BatchOptions(out, parse_formats(format), units, int(texture_size), resume)
+    files = expand_photos(photos)
+    console = Console(stderr=True)
+    reconstructor = _load(console, method, device)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("reconstructing", total=len(files))
+
+        def advance(name: str) -> None:
+            progress.update(task, advance=1, description=name[-40:])
+
+        rows = run_batch(reconstructor, files, options, advance)
+    _print_summary(rows, out)
+    return 0 if rows and all(row.status == "ok" for row in rows) else 1
+
+
+def _load(console: Console, method: Literal["fit"], device: str | None):
+    from hiface.reconstructor import Reconstructor, pick_device
+
+    with console.status("loading the face model and the networks"):
+        reason = "as asked" if device else pick_device()[1]
+        reconstructor = Reconstructor(method=method, device=device)
+    console.print(f"device: {reconstructor.device} ({reason})", highlight=False)
+    return reconstructor
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Splits "glb,obj"; raises HifaceError on an unknown or empty list."""
+    from hiface.saving import FORMATS
+
+    formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    unknown = [f for f in formats if f not in FORMATS]
+    if unknown or not formats:
+        raise HifaceError(f"--format takes a comma-separated list of {', '.join(FORMATS)}; got {text!r}")
+    return formats
+
+
+def expand_photos(photos: tuple[str, ...]) -> list[Path]:
+    """Files named by paths, folders and patterns, in order and without repeats.
+
+    Raises:
+        UnreadableImageError: A folder or pattern holds no picture, or nothing was named.
+    """
+    from hiface.data.images import IMAGE_SUFFIXES
+
+    found: list[Path] = []
+    for name in photos:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise UnreadableImageError(f"folder {path} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+            found += inside
+        elif any(c in name for c in "*?[") and not path.exists():
+            base = Path(path.anchor) if path.is_absolute() else Path()
+            matches = sorted(p for p in base.glob(str(path.relative_to(base))) if p.is_file())
+            if not matches:
+                raise UnreadableImageError(f"no file matches {name!r}")
+            found += matches
+        else:
+            found.append(path)
+    if not found:
+        raise UnreadableImageError(
+            "name at least one photo, for example: hiface reconstruct portrait.jpg -o out"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _print_summary(rows: list, out: Path) -> None:
+    table = Table(title=f"results in {out}")
+    for column in ("photo", "status", "faces", "seconds", "folder or reason"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row.photo, row.status, str(row.faces), f"{row.seconds:.1f}", row.detail)
+    Console().print(table, markup=False)

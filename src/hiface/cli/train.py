@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`hiface train`: trains the shipped networks from synthetic pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+def train(
+    recipe: Annotated[Literal["landmarker", "finder"], tyro.conf.Positional],
+    data: Path,
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    steps: int | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+) -> int:
+    """Trains a network on synthetic pictures made by `hiface synthesize`.
+
+    Args:
+        recipe: Which network.
+        data: Folder of shards.
+        out: Run folder: checkpoints, log, curve and exported weights.
+        steps: Number of optimiser steps; the recipe's own when left out.
+        device: cpu, cuda, cuda:1 ...
+        resume: Go on from the run folder's last checkpoint.
+
+    Returns:
+        Exit code.
+    """
+    from hiface.training.recipes import main_train
+
+    main_train(recipe, data, out, steps=steps, device=device, resume=resume)
+    return 0

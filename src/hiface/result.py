@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `Reconstructor.reconstruct` returns for one person in one photo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hiface.animation.gaze import pose_from_expression
+from hiface.data import Photo
+from hiface.export.texture import bake_photo_texture
+from hiface.morphable import MorphableModel
+from hiface.networks.detect import Detection
+from hiface.saving import save_face
+from hiface.types import Camera, FaceMesh, FaceParams
+
+
+@dataclass(frozen=True, eq=False)
+class FaceResult:
+    """One reconstructed face. Tensors carry no batch dimension and live on the CPU.
+
+    Attributes:
+        params: Coefficients of this face; `with_expression` and `neutral` return copies with others.
+        model: The face model that the coefficients belong to.
+        photo: The upright photo.
+        detection: What the networks saw: box, score, landmarks with uncertainties.
+        fitted: Coefficients that explain the photo; the texture is read through them.
+        scale_source: Where the metric scale comes from, "model_prior" for a single photo.
+        timings_s: Seconds by stage.
+    """
+
+    params: FaceParams
+    model: MorphableModel
+    photo: Photo
+    detection: Detection
+    fitted: FaceParams
+    scale_source: str = "model_prior"
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    _textures: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def box(self) -> Tensor:
+        """[4] x0, y0, x1, y1 in pixels of the upright photo."""
+        return torch.as_tensor(self.detection.box)
+
+    @property
+    def score(self) -> float:
+        """Confidence that this is a face, 0..1."""
+        return float(self.detection.score)
+
+    @property
+    def camera(self) -> Camera:
+        """Intrinsics and head pose."""
+        return self.params.camera
+
+    @property
+    def expression(self) -> dict[str, float]:
+        """Blendshape weights by ARKit name, 0..1."""
+        return dict(zip(self.model.data.expression_names, self.params.expression.tolist(), strict=True))
+
+    @cached_property
+    def mesh(self) -> FaceMesh:
+        """Mesh in object space (metres, +Y up, +Z out of the face), with the photo's expression."""
+        with torch.no_grad():
+            return self.model(self.params.identity, self.params.expression, self.params.pose)
+
+    def mesh_in_camera(self) -> FaceMesh:
+        """Mesh in camera space (metres; x right, y down, z forward), as it stands in the photo."""
+        return self.mesh.with_vertices(self.camera.to_cam(self.mesh.vertices))
+
+    def landmarks_3d(self, name: str = "ibug68") -> Tensor:
+        """Landmarks on the mesh: [L, 3] metres, camera space. The jaw of "ibug68" follows the outline."""
+        return self.model.landmarks_cam(name, self.mesh_in_camera().vertices)
+
+    def landmarks(self, name: str = "ibug68") -> Tensor:
+        """Landmarks of the fitted face: [L, 2] pixels of the upright photo."""
+        return self.camera.cam_to_px(self.landmarks_3d(name))
+
+    def with_expression(self, **weights: float) -> FaceResult:
+        """Copy with some blendshapes set, the others as they are.
+
+        Args:
+            **weights: ARKit names with values in 0..1, for example `jawOpen=0.6`.
+
+        Raises:
+            ModelFormatError: A name is not an ARKit blendshape.
+            ValueError: A weight is outside 0..1.
+        """
+        expression = self.params.expression.clone()
+        for name, value in weights.items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must be within 0..1, got {value}")
+            expression[self.model.expression_index(name)] = value
+        pose = self.params.pose
+        if any(name.startswith("eyeLook") for name in weights):
+            pose = pose_from_expression(self.model, expression, pose)
+        return replace(self, params=self.params.replace(expression=expression, pose=pose))
+
+    def neutral(self) -> FaceResult:
+        """Copy with a neutral expression, all joints at rest."""
+        rest = {
+            "expression": torch.zeros_like(self.params.expression),
+            "pose": torch.zeros_like(self.params.pose),
+        }
+        return replace(self, params=self.params.replace(**rest))
+
+    def texture(self, size: int = 1024) -> Tensor:
+        """UV texture: photo colour (light removed) where seen, mirrored or model colour elsewhere.
+
+        Args:
+            size: Side in pixels, a power of two.
+
+        Returns:
+            [3, size, size] sRGB in 0..1.
+        """
+        if size not in self._textures:
+            bake = bake_photo_texture(self.model, self.fitted, self.photo.image_srgb, size=size)
+            self._textures[size] = bake.image_srgb
+        return self._textures[size]
+
+    def save(self, path: str | Path, *, units: str = "m") -> Path:
+        """Writes the face to one file; the suffix chooses the format.
+
+        Args:
+            path: File ending in .glb, .obj, .ply or .json.
+            units: "m", "cm" or "mm" for .obj and .ply; GLB and JSON are always metres.
+
+        Returns:
+            The path written. The file appears whole or not at all.
+
+        Raises:
+            OutputError: Unknown suffix or unwritable place.
+        """
+        save_face(self, Path(path), units=units)
+        return Path(path)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes one reconstructed face: a file by its suffix, or a person's whole folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hiface.errors import OutputError
+from hiface.export.clips import expression_clip
+from hiface.export.glb import write_glb
+from hiface.export.json_params import FaceRecord, write_face_json
+from hiface.export.morphs import morph_weights
+from hiface.export.obj import write_obj
+from hiface.export.overview import write_overview
+from hiface.export.ply import vertex_colours, write_ply
+from hiface.export.units import ExportInfo
+
+if TYPE_CHECKING:
+    from hiface.result import FaceResult
+
+FORMATS = ("glb", "obj", "ply", "json", "overview")
+
+
+def save_face(face: FaceResult, path: Path, *, units: str = "m", texture_size: int = 1024) -> None:
+    """Writes a face to one file; the suffix chooses the format.
+
+    Args:
+        face: The face.
+        path: File ending in .glb, .obj, .ply or .json.
+        units: "m", "cm" or "mm", for .obj and .ply.
+        texture_size: Side of the texture, pixels.
+
+    Raises:
+        OutputError: Unknown suffix or unit, or an unwritable place.
+    """
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise OutputError(f"cannot write {path.name!r}: use one of {', '.join(_WRITERS)}")
+    writer(face, path, units, texture_size)
+
+
+def save_person(
+    face: FaceResult, folder: Path, formats: Sequence[str], *, units: str = "m", texture_size: int = 1024
+) -> None:
+    """Writes face.glb, face.obj, face.ply, face.json and overview.png, as far as `formats` names them.
+
+    Args:
+        face: The face.
+        folder: Existing folder.
+        formats: Subset of `FORMATS`.
+        units: "m", "cm" or "mm", for .obj and .ply.
+        texture_size: Side of the texture, pixels.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    for name in formats:
+        if name == "overview":
+            image, texture = face.photo.image_srgb, face.texture(texture_size)
+            write_overview(folder / "overview.png", face.model, face.fitted, image, face.landmarks(), texture)
+        else:
+            save_face(face, folder / f"face.{name}", units=units, texture_size=texture_size)
+
+
+def _info(face: FaceResult) -> ExportInfo:
+    return ExportInfo(face.scale_source, {"photo": face.photo.path.name} if face.photo.path else {})
+
+
+def _save_glb(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
+    weights = morph_weights(face.model, face.params.expression, face.params.pose)
+    clip = expression_clip(weights.numpy(), face.model.data.expression_names)
+    write_glb(path, face.model, face.params, face.texture(texture_size), animations=[clip], info=_info(face))
+
+
+def _save_obj(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
+    write_obj(path, face.model, face.mesh.vertices, face.texture(texture_size), units=units, info=_info(face))
+
+
+def _save_ply(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
+    colours = vertex_colours(face.model, face.texture(texture_size))
+    write_ply(path, face.mesh.vertices, face.mesh.triangles, colours, units=units, info=_info(face))
+
+
+def _save_json(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
+    info = _info(face)
+    record = FaceRecord.of(
+        face.params,
+        face.model.data,
+        landmarks_px={"ibug68": face.landmarks("ibug68")},
+        box_px=tuple(face.box.tolist()),
+        score=face.score,
+        scale_source=info.scale_source,
+        provenance=info.provenance,
+    )
+    write_face_json(path, record)
+
+
+_WRITERS: dict[str, Callable[[FaceResult, Path, str, int], None]] = {
+    ".glb": _save_glb,
+    ".obj": _save_obj,
+    ".ply": _save_ply,
+    ".json": _save_json,
+}
