@@ -128,6 +128,10 @@ def candidates(mesh: FaceMesh) -> dict[str, tuple[Candidate, int]]:
         "photometric 224 px + antialias, plain torch": (photometric(mesh, True, False), BATCH),
         "vertex normals, batch 16, forward + backward": (normals, BATCH),
     }
+    square, block = torch.rand(1024, 1024), torch.rand(1 << 23)
+    target = torch.empty_like(block)
+    found["calibration: 1024 x 1024 matrix product"] = (lambda: square @ square, 1)
+    found["calibration: copy of 32 MiB"] = (lambda: target.copy_(block), 1)
     for size_px in (256, 512):
         found[f"displacement to normals {size_px} px, forward + backward"] = (displacement(size_px), 1)
     return found

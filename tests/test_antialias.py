@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiface.render import antialias, rasterize
-from hiface.render.antialias import mesh_edges
+from hiface.render.antialias import find_cuts, find_cuts_plain, mesh_edges
+from hiface.render.kernels import library
 from toy import RADII_M, sphere
 
 SUPER = 16
@@ -142,6 +143,47 @@ def test_any_leading_batch_equals_one_by_one(batch: tuple[int, ...]) -> None:
     for k in range(count):
         single = antialias(image[k], depth[k], verts[k], triangles)
         assert torch.allclose(out.reshape(-1, 1, 32, 32)[k], single)
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_compiled_search_finds_the_cuts_of_the_plain_one(size: int) -> None:
+    if not library.has_library():
+        pytest.skip("the compiled kernels are not built here")
+    heads = [bumpy_head(size, seed, 40, 60) for seed in range(3)]
+    triangles = heads[0][1]
+    verts = torch.stack([v for v, _ in heads]).float()
+    verts[1, :40] = float("nan")
+    verts[2, 50:60, 2] *= -1
+    depth = torch.cat([depth_of(v.nan_to_num(0.5), triangles, size) for v in verts])
+    x, y, z = (row.contiguous() for row in verts.unbind(-1))
+    rows = (x, y, torch.where(z > 0, 1 / z, 0.0))
+    nearness = torch.where(depth > 0, 1 / depth, 0.0)
+    found = []
+    for search in (find_cuts, find_cuts_plain):
+        cuts, inside = search(rows, nearness, triangles)
+        columns = [getattr(cuts, name) for name in cuts.__dataclass_fields__]
+        found.append({tuple(row) for row in torch.stack([c.double() for c in (*columns, inside)]).T.tolist()})
+    assert len(found[1]) > 2 * size
+    assert len(found[0] ^ found[1]) <= 0.01 * len(found[1])
+
+
+def test_compiled_search_grows_its_buffers() -> None:
+    if not library.has_library():
+        pytest.skip("the compiled kernels are not built here")
+    # A litter of small triangles: far more outline than a head has.
+    gen = torch.Generator().manual_seed(0)
+    corner = torch.rand(900, 1, 3, generator=gen) * torch.tensor([14.0, 14.0, 1.0]) + torch.tensor(
+        [1.0, 1.0, 0.5]
+    )
+    verts = (corner + torch.rand(900, 3, 3, generator=gen) * torch.tensor([1.5, 1.5, 0.0])).reshape(1, -1, 3)
+    triangles = torch.arange(2700).reshape(-1, 3)
+    ids = rasterize(verts, triangles, 16, 16).long()
+    nearness = torch.where(ids >= 0, 1 / verts[0, triangles, 2].mean(dim=1)[ids.clamp_min(0)], 0.0)
+    rows = (verts[..., 0].contiguous(), verts[..., 1].contiguous(), 1 / verts[..., 2])
+    compiled, plain = (
+        search(rows, nearness, triangles)[1].shape[0] for search in (find_cuts, find_cuts_plain)
+    )
+    assert compiled == plain > 8 * 32
 
 
 def test_edges_of_a_mesh() -> None:

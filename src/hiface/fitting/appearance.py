@@ -78,7 +78,7 @@ def _without_colour(samples: SurfaceSamples) -> SurfaceSamples:
 def _seen(
     prepared: FitModel, samples: SurfaceSamples, crop: ImageCrop, x: Tensor, frame: PoseFrame
 ) -> tuple[Tensor, Tensor]:
-    """[S] bool: visible, facing and inside the crop; and the samples' positions [S, 2] in the photo."""
+    """[S] bool: visible, facing, in crop and photo; and the samples' positions [S, 2] in the photo."""
     vertices = prepared.vertices(x)
     frame, x = frame.to(vertices.dtype), x.to(vertices.dtype)
     pose = pose_values(x, prepared.layout, frame)
@@ -95,7 +95,8 @@ def _seen(
     normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
     facing = -(normal * torch.nn.functional.normalize(points, dim=-1)).sum(-1) > _FACING
     found = pose.focal_px * points[:, :2] / points[:, 2:].clamp_min(1e-3) + frame.principal_px
-    return visible & facing, found
+    inside = ((found >= 0) & (found < found.new_tensor([frame.width, frame.height]))).all(-1)
+    return visible & facing & inside, found
 
 
 def photometric_energy(

@@ -16,7 +16,7 @@ class FitConfig:
     other than 1 says how far a term's errors are from independent.
 
     Attributes:
-        n_identity: Leading identity coefficients that are fitted; the rest stay 0 (they gain nothing from points).
+        n_identity: Leading identity coefficients that are fitted; the rest stay 0.
         landmark_floor: Part of the face size (outer eye corners) added in quadrature to each landmark's
             sigma: a network's points are never defined exactly like the model's.
         landmark_sigma_scale: Reported sigmas are over-confident on photos by this factor.
@@ -89,5 +89,5 @@ class FitConfig:
     iterations_landmarks: int = 15
     iterations_light: int = 4
     iterations_photometric: int = 8
-    rounds: int = 3
+    rounds: int = 2
     dtype: torch.dtype = torch.float64

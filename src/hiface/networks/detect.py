@@ -55,6 +55,7 @@ class DetectConfig:
         base_side_px: Longer side of the photo as the finder first sees it.
         overview_side_px: Longer side in the overview, which has a wide margin, for faces that fill or leave
             the photo.
+        overview_margin: Margin on both sides together, over the longer side of the photo in the overview.
         fine_side_px: Longer side for photos much larger than `base_side_px`, for small faces in them.
         min_finder_score: Candidates under this score are not looked at.
         min_presence: Least probability of the landmark network that a candidate is a face.
@@ -63,8 +64,9 @@ class DetectConfig:
         flip: Whether the second look averages the crop and its mirror image.
     """
 
-    base_side_px: int = 480
-    overview_side_px: int = 160
+    base_side_px: int = 416
+    overview_side_px: int = 152
+    overview_margin: float = 0.26
     fine_side_px: int = 1600
     min_finder_score: float = 0.2
     min_presence: float = 0.3
@@ -159,7 +161,10 @@ class FaceDetector:
     def _find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Candidate boxes [N, 4] float32 in photo pixels, and scores [N], best first, without duplicates."""
         cfg, longest = self.config, max(image.shape[:2])
-        passes = [(min(1.0, cfg.base_side_px / longest), 0.0), (cfg.overview_side_px / longest, 0.5)]
+        passes = [
+            (min(1.0, cfg.base_side_px / longest), 0.0),
+            (cfg.overview_side_px / longest, cfg.overview_margin),
+        ]
         if longest > 2 * cfg.base_side_px:
             passes.append((min(1.0, cfg.fine_side_px / longest), 0.0))
         boxes, scores = [], []

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from hiface.errors import ShapeError
 from hiface.geometry.constants import cached_per_tensor
+from hiface.render.kernels import fused, outline
 from hiface.render.kernels.reference import MAX_COORD_PX
 
 # A neighbour is behind, and not the same surface seen obliquely, if its 1/z is smaller by this fraction.
-DEPTH_GAP = 1e-4
+DEPTH_GAP = 5e-4
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,26 @@ class Links:
 
 
 @dataclass(frozen=True)
-class _Cuts:
-    """Cuts of edges with lines through pixel centres; one axis is "along" the lines, one "across"."""
+class Cuts:
+    """Cuts of edges with lines through pixel centres; one axis is "along" the lines, one "across".
 
-    start: Tensor  # [M] vertex, index into [B * V]
-    end: Tensor  # [M]
-    line: Tensor  # [M] coordinate of the line, pixels (across)
-    horizontal: Tensor  # [M] bool: along is x
-    before: Tensor  # [M] int64 pixel whose centre comes before the cut, index into [B * H * W]
-    after: Tensor  # [M]
-    before_px: Tensor  # [M] coordinate of that centre (along)
+    Attributes:
+        start: [M] int64 vertex, index into the flattened [B, V].
+        end: [M] int64 likewise.
+        line: [M] coordinate of the line across, pixels.
+        horizontal: [M] bool, the line is a row: along is x.
+        before: [M] int64 pixel whose centre comes before the cut, index into the flattened [B, H, W].
+        after: [M] int64 the next pixel on the line.
+        before_px: [M] coordinate of the centre of `before` along the line, pixels.
+    """
+
+    start: Tensor
+    end: Tensor
+    line: Tensor
+    horizontal: Tensor
+    before: Tensor
+    after: Tensor
+    before_px: Tensor
 
 
 def _silhouette_edges(x: Tensor, y: Tensor, w: Tensor, triangles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,7 +120,9 @@ def _silhouette_edges(x: Tensor, y: Tensor, w: Tensor, triangles: Tensor) -> tup
     return image.index_select(0, drawn), start.index_select(0, drawn), end.index_select(0, drawn)
 
 
-def _cuts(x: Tensor, y: Tensor, silhouette: tuple[Tensor, Tensor, Tensor], height: int, width: int) -> _Cuts:
+def _all_cuts(
+    x: Tensor, y: Tensor, silhouette: tuple[Tensor, Tensor, Tensor], height: int, width: int
+) -> Cuts:
     """All cuts that lie between two pixels of the image."""
     image, start, end = silhouette
     parts = []
@@ -134,10 +147,10 @@ def _cuts(x: Tensor, y: Tensor, silhouette: tuple[Tensor, Tensor, Tensor], heigh
         flags = torch.full(which.shape, horizontal, device=x.device)
         ends = (start.index_select(0, which), end.index_select(0, which))
         parts.append((*ends, line + 0.5, flags, pixel, pixel + (1 if horizontal else width), before + 0.5))
-    return _Cuts(*(torch.cat(pair) for pair in zip(*parts, strict=True)))
+    return Cuts(*(torch.cat(pair) for pair in zip(*parts, strict=True)))
 
 
-def _measure(cuts: _Cuts, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _measure(cuts: Cuts, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Distance behind the centre of `before`, share of the edge and n^2 of each cut; differentiable."""
     xs, xe, ys, ye = (c.index_select(0, v) for c in (x, y) for v in (cuts.start, cuts.end))
     along_start, along_end = torch.where(cuts.horizontal, xs, ys), torch.where(cuts.horizontal, xe, ye)
@@ -149,11 +162,11 @@ def _measure(cuts: _Cuts, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return distance, share, normal_sq
 
 
-def _select(cuts: _Cuts, index: Tensor) -> _Cuts:
-    return _Cuts(*(getattr(cuts, name).index_select(0, index) for name in _Cuts.__dataclass_fields__))
+def _select(cuts: Cuts, index: Tensor) -> Cuts:
+    return Cuts(*(getattr(cuts, name).index_select(0, index) for name in Cuts.__dataclass_fields__))
 
 
-def _visible_cuts(cuts: _Cuts, x: Tensor, y: Tensor, w: Tensor, nearness: Tensor) -> tuple[_Cuts, Tensor]:
+def _visible_cuts(cuts: Cuts, x: Tensor, y: Tensor, w: Tensor, nearness: Tensor) -> tuple[Cuts, Tensor]:
     """Outermost cut of each pixel pair at a visible gap, and whether the nearer pixel comes before it."""
     distance, share, _ = _measure(cuts, x, y)
     w_start = w.index_select(0, cuts.start)
@@ -175,6 +188,42 @@ def _visible_cuts(cuts: _Cuts, x: Tensor, y: Tensor, w: Tensor, nearness: Tensor
     return _select(cuts, keep), inside_before.index_select(0, keep)
 
 
+def find_cuts_plain(
+    rows: tuple[Tensor, Tensor, Tensor], nearness: Tensor, triangles: Tensor
+) -> tuple[Cuts, Tensor]:
+    """`find_cuts` in plain torch, for any device and dtype."""
+    height, width = nearness.shape[1:]
+    silhouette = _silhouette_edges(*rows, triangles)
+    cuts = _all_cuts(rows[0], rows[1], silhouette, height, width)
+    x, y, w = (row.reshape(-1) for row in rows)
+    return _visible_cuts(cuts, x, y, w, nearness.reshape(-1))
+
+
+@torch.no_grad()
+def find_cuts(
+    rows: tuple[Tensor, Tensor, Tensor], nearness: Tensor, triangles: Tensor
+) -> tuple[Cuts, Tensor]:
+    """Visible cuts of silhouette edges, the outermost one of each pair of neighbouring pixels.
+
+    Args:
+        rows: x px, y px and 1/z of the vertices, each [B, V].
+        nearness: [B, H, W] 1/z of the visible surface, 0 where there is none.
+        triangles: [T, 3] int64.
+
+    Returns:
+        M cuts in no particular order, and [M] bool whether the nearer pixel comes before the cut.
+    """
+    if not fused.is_available(*rows, nearness):
+        return find_cuts_plain(rows, nearness, triangles)
+    edges = mesh_edges(triangles)
+    tables = (triangles.to(torch.int64), edges.vertices, edges.sides)
+    links, places, flags = outline.find_cuts(rows, nearness, tables, 1 + DEPTH_GAP)
+    start, end, before, after = links.unbind(0)
+    line, before_px = places.unbind(0)
+    horizontal, inside_before = flags.unbind(0)
+    return Cuts(start, end, line, horizontal, before, after, before_px), inside_before
+
+
 def silhouette_links(rows: tuple[Tensor, Tensor, Tensor], nearness: Tensor, triangles: Tensor) -> Links:
     """Finds the pixel pairs that outlines run between, and how much each pair is blended.
 
@@ -187,11 +236,7 @@ def silhouette_links(rows: tuple[Tensor, Tensor, Tensor], nearness: Tensor, tria
         Links; the weights are differentiable to x and y.
     """
     x, y = (row.reshape(-1) for row in rows[:2])
-    height, width = nearness.shape[1:]
-    with torch.no_grad():
-        silhouette = _silhouette_edges(*rows, triangles)
-        cuts = _cuts(rows[0], rows[1], silhouette, height, width)
-        cuts, inside_before = _visible_cuts(cuts, x, y, rows[2].reshape(-1), nearness.reshape(-1))
+    cuts, inside_before = find_cuts(rows, nearness, triangles)
     distance, _, normal_sq = _measure(cuts, x, y)
     outward = torch.where(inside_before, distance, 1 - distance)
     signed = (0.5 - outward) * normal_sq

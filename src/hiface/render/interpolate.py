@@ -99,9 +99,10 @@ def to_images(rows: Tensor, frags: Fragments, background: Tensor | None = None) 
     """
     n_images, height, width = frags.triangle_id.shape
     shape = (n_images, rows.shape[0], height, width)
-    canvas = (
-        rows.new_zeros(()).expand(shape) if background is None else background.to(rows.dtype).expand(shape)
-    )
+    if background is None:
+        canvas = rows.new_zeros(shape)
+    else:
+        canvas = background.to(rows.dtype).expand(shape).clone(memory_format=torch.contiguous_format)
     if frags.covered is None and fused.is_available(rows):
         return fused.ToImages.apply(rows, canvas, frags.pixel, frags.counts)  # pyright: ignore[reportReturnType]
     return to_images_plain(rows, frags, canvas)

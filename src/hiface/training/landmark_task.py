@@ -34,6 +34,7 @@ class LandmarkRecipe:
         rotation_weight: Weight of the rotation's squared distance.
         presence_weight: Weight of the presence's cross entropy.
         backgrounds: Number of procedural backgrounds.
+        smile_repeats: How many times more often than others an open smile is drawn.
         refresh_every: Steps between looks for new shards.
         seed: Of weights and batches.
     """
@@ -46,6 +47,7 @@ class LandmarkRecipe:
     rotation_weight: float = 1.0
     presence_weight: float = 0.5
     backgrounds: int = 1024
+    smile_repeats: int = 3
     refresh_every: int = 500
     seed: int = 0
 
@@ -61,7 +63,7 @@ class LandmarkTask:
 
     def __init__(self, recipe: LandmarkRecipe, folders: tuple[Path, ...], mirror: Tensor) -> None:
         self.recipe, self.mirror = recipe, mirror
-        self.data = ShardSet(folders)
+        self.data = ShardSet(folders, smile_repeats=recipe.smile_repeats)
         self.held = ShardSet(folders, validation=True)
         self.counts = self.data.counts
         sizes = {**vars(recipe.network), "n_dense": self.counts[1], "n_iris": self.counts[2]}

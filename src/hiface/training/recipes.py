@@ -124,9 +124,8 @@ def data_folders(data: Path) -> tuple[Path, ...]:
         return (data,)
     folders = tuple(sorted(p.parent for p in data.glob("*/manifest.json")))
     if not folders:
-        raise AssetError(
-            f"{data} holds no synthetic data (no manifest.json); make some with: hiface synthesize --out {data}"
-        )
+        fix = f"make some with: hiface synthesize --out {data}"
+        raise AssetError(f"{data} holds no synthetic data (no manifest.json); {fix}")
     return folders
 
 

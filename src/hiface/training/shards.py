@@ -14,6 +14,7 @@ from torch import Tensor
 from hiface.assets import load_json_asset
 from hiface.errors import AssetError
 
+MOUTH_LABEL = 3  # in the shards' segmentation
 VALIDATION_EVERY = 25  # of 25 persons one is kept for validation
 _POINTS = ("landmarks68_px", "dense_px", "iris_px")
 _VISIBLE = ("visible68", "visible_dense", "visible_iris")
@@ -67,6 +68,19 @@ class _Shard:
         finite = np.isfinite(self.points).all(axis=(1, 2))
         self.training = np.nonzero(~held & finite)[0]
         self.validation = np.nonzero(held & finite)[0]
+        self.smiles = np.intersect1d(self.training, np.nonzero(self._shows_smile(labels_path))[0])
+
+    def _shows_smile(self, labels_path: Path) -> np.ndarray:
+        """[N] bool: a smile with the mouth's inside in view, which is rare and hard."""
+        with np.load(labels_path) as labels:
+            if "expression" not in labels:
+                return np.zeros(len(self.R), bool)
+            expression = labels["expression"]
+        names = load_json_asset("expressions/arkit52.json")["names"]
+        smile = expression[:, [names.index("mouthSmileLeft"), names.index("mouthSmileRight")]].mean(axis=1)
+        size = np.ptp(self.points[:, :68], axis=1).prod(axis=1)
+        inside = (np.asarray(self.segmentation) == MOUTH_LABEL).sum(axis=(1, 2))
+        return (smile > 0.25) & (inside > 0.006 * size)
 
 
 class ShardSet:
@@ -75,19 +89,19 @@ class ShardSet:
     Args:
         folders: Folders written by `hiface.synthetic`.
         validation: Draw from the persons kept for validation instead of the others.
+        smile_repeats: How many times more often than others an open smile is drawn.
 
     Raises:
         AssetError: There is no shard, or one does not have the expected content.
     """
 
-    def __init__(self, folders: tuple[Path, ...], validation: bool = False) -> None:
-        self._folders, self._validation = folders, validation
+    def __init__(self, folders: tuple[Path, ...], validation: bool = False, smile_repeats: int = 0) -> None:
+        self._folders, self._validation, self._smile_repeats = folders, validation, smile_repeats
         self._shards: dict[Path, _Shard] = {}
         self.refresh()
         if len(self) == 0:
-            raise AssetError(
-                f"no synthetic pictures in {[str(f) for f in folders]}; make some with: hiface synthesize --out DIR"
-            )
+            where = ", ".join(str(f) for f in folders)
+            raise AssetError(f"no synthetic pictures in {where}; make some with: hiface synthesize --out DIR")
 
     def refresh(self) -> None:
         """Adds shards that were finished since the last call."""
@@ -100,7 +114,9 @@ class ShardSet:
         self._list = list(self._shards.values())
 
     def _ids(self, shard: _Shard) -> np.ndarray:
-        return shard.validation if self._validation else shard.training
+        if self._validation:
+            return shard.validation
+        return np.concatenate([shard.training, *[shard.smiles] * self._smile_repeats])
 
     def __len__(self) -> int:
         return len(self._table)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,8 +76,8 @@ class Camera:
         """Projects object-space points to pixels: [*B, N, 3] metres to [*B, N, 2] pixels."""
         return self.cam_to_px(self.to_cam(points_object))
 
-    def to(self, *args: torch.device | torch.dtype | str) -> Camera:
-        """Returns a copy on another device or in another dtype."""
+    def to(self, *args: Any) -> Camera:
+        """Returns a copy on another device or in another dtype; arguments as for `Tensor.to`."""
         return Camera(self.K.to(*args), self.T_cam_object.to(*args), self.width, self.height)
 
     def __getitem__(self, index: int | slice) -> Camera:

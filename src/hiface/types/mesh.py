@@ -37,11 +37,10 @@ class FaceMesh:
         """Same topology, other vertices ([*B, V, 3])."""
         return FaceMesh(vertices, self.triangles, self.uv, self.uv_triangles)
 
-    def to(self, *args: torch.device | str) -> FaceMesh:
+    def to(self, device: torch.device | str) -> FaceMesh:
         """Returns a copy on another device."""
-        return FaceMesh(
-            self.vertices.to(*args), self.triangles.to(*args), self.uv.to(*args), self.uv_triangles.to(*args)
-        )
+        moved = (t.to(device) for t in (self.vertices, self.triangles, self.uv, self.uv_triangles))
+        return FaceMesh(*moved)
 
     def __getitem__(self, index: int | slice) -> FaceMesh:
         """Indexes the leading batch dimension."""

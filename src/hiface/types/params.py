@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from hiface.types.camera import Camera
@@ -34,24 +35,19 @@ class FaceParams:
     camera: Camera
     static: Tensor | None = None
 
-    def replace(self, **changes: Tensor | Camera) -> FaceParams:
+    def replace(self, **changes: Any) -> FaceParams:
         """Copy with some fields replaced."""
         return replace(self, **changes)
 
-    def to(self, *args: torch.device | torch.dtype | str) -> FaceParams:
-        """Copy on another device or in another dtype."""
-        return FaceParams(
-            **{
-                f.name: None if getattr(self, f.name) is None else getattr(self, f.name).to(*args)
-                for f in fields(self)
-            }
-        )
+    def map(self, change: Callable[[Any], Any]) -> FaceParams:
+        """Copy with `change` applied to every tensor and the camera."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
+
+    def to(self, *args: Any) -> FaceParams:
+        """Copy on another device or in another dtype; arguments as for `Tensor.to`."""
+        return self.map(lambda value: value.to(*args))
 
     def __getitem__(self, index: int | slice) -> FaceParams:
         """Indexes the leading batch dimension."""
-        return FaceParams(
-            **{
-                f.name: None if getattr(self, f.name) is None else getattr(self, f.name)[index]
-                for f in fields(self)
-            }
-        )
+        return self.map(lambda value: value[index])

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = (FOLDER / "zbuffer.c", FOLDER / "surface.c", FOLDER / "shade.c")
+SOURCES = (FOLDER / "zbuffer.c", FOLDER / "surface.c", FOLDER / "shade.c", FOLDER / "outline.c")
 
 # Oldest processor each library must run on. x86-64-v2 is every PC since 2009 (SSE4.2); NEON is part of
 # aarch64.

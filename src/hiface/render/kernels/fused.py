@@ -160,13 +160,13 @@ class Shade(torch.autograd.Function):
 
 
 class ToImages(torch.autograd.Function):
-    """apply(rows [C, P], canvas [B, C, H, W], pixels [P], counts) -> [B, C, H, W]: rows over the canvas."""
+    """apply(rows [C, P], canvas [B, C, H, W], pixels [P], counts) -> the canvas, with the rows in it."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, canvas: Tensor, pixels: Tensor, counts: tuple[int, ...]) -> Tensor:
-        """Writes the fragments into a copy of the canvas."""
-        rows = rows.contiguous()
-        out = canvas.clone(memory_format=torch.contiguous_format)
+        """Writes the fragments into the canvas, which is given up."""
+        rows, out = rows.contiguous(), canvas
+        ctx.mark_dirty(out)
         ctx.starts, ctx.shape = _starts(counts), rows.shape
         ctx.save_for_backward(pixels)
         _copy_rows(_library().hiface_scatter_rows, rows, out, pixels, ctx.starts)

@@ -53,6 +53,7 @@ def load_library(path: Path) -> ctypes.CDLL:
             pointer,
             pointer,
         ],
+        "hiface_find_cuts": [pointer],
         "hiface_count_fragments": [pointer, size, size, pointer],
         "hiface_list_fragments": [pointer, size, pointer],
         "hiface_scatter_rows": [pointer, pointer, *[size] * 6, pointer],
@@ -65,7 +66,8 @@ def load_library(path: Path) -> ctypes.CDLL:
     for name, arguments in signatures.items():
         function = getattr(library, name)
         function.argtypes = arguments
-        function.restype = size if name in ("hiface_zbuffer_scratch", "hiface_source_hash") else None
+        returns_size = ("hiface_zbuffer_scratch", "hiface_source_hash", "hiface_find_cuts")
+        function.restype = size if name in returns_size else None
     if library.hiface_source_hash() != source_hash():
         raise OSError("it was made from other sources than these")
     return library
