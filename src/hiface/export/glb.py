@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from hiface import __version__
 from hiface.animation.gaze import EYE_JOINTS
 from hiface.errors import OutputError, ShapeError
 from hiface.export.atomic import atomic_write_bytes
@@ -31,7 +32,7 @@ from hiface.export.morphs import (
 )
 from hiface.export.parts import Material, MaterialPart, split_by_material
 from hiface.export.pictures import jpeg_bytes
-from hiface.export.units import ExportInfo, software_version, units_per_metre
+from hiface.export.units import ExportInfo, units_per_metre
 from hiface.morphable import MorphableModel
 from hiface.types import Camera, FaceParams
 
@@ -311,9 +312,9 @@ def _asset(model: MorphableModel, params: FaceParams, units: str, info: ExportIn
     data, camera = model.data, params.camera
     return {
         "version": "2.0",
-        "generator": f"hiface {software_version()}",
+        "generator": f"hiface {__version__}",
         "extras": {
-            "software": {"name": "hiface", "version": software_version()},
+            "software": {"name": "hiface", "version": __version__},
             "model": {"name": data.name, "version": data.version, "licence": data.licence},
             "units": units,
             "scale_source": info.scale_source,

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hiface import __version__
 from hiface.errors import FaceFileError
 from hiface.export.atomic import atomic_write_text
 from hiface.export.morphs import check_single
-from hiface.export.units import software_version
 from hiface.morphable import MorphableModelData
 from hiface.types import Camera, FaceParams
 
@@ -56,7 +56,7 @@ class FaceRecord:
     def of(params: FaceParams, data: MorphableModelData, **facts: Any) -> FaceRecord:
         """Record of a face of a model; `facts` are the remaining fields."""
         names = (data.expression_names, data.joint_names, data.albedo_names)
-        return FaceRecord(params, (data.name, data.version), *names, software=software_version(), **facts)
+        return FaceRecord(params, (data.name, data.version), *names, software=__version__, **facts)
 
 
 def write_face_json(path: str | Path, record: FaceRecord) -> Path:
@@ -88,7 +88,7 @@ def face_to_dict(record: FaceRecord) -> dict[str, Any]:
     params, camera = record.params, record.params.camera
     return {
         "schema": SCHEMA,
-        "software": {"name": "hiface", "version": record.software or software_version()},
+        "software": {"name": "hiface", "version": record.software or __version__},
         "model": {"name": record.model[0], "version": record.model[1]},
         "units": {"length": "m", "angle": "rad", "image": "px"},
         "scale_source": record.scale_source,

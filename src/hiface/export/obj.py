@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from hiface import __version__
 from hiface.errors import ShapeError
 from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 from hiface.export.parts import Material, material_of_parts, quad_corners
 from hiface.export.pictures import png_bytes
-from hiface.export.units import ExportInfo, software_version, units_per_metre
+from hiface.export.units import ExportInfo, units_per_metre
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 
@@ -77,7 +78,7 @@ def _used_materials(model: MorphableModel) -> list[Material]:
 def _header(model: MorphableModel, library: str, units: str, info: ExportInfo) -> list[str]:
     data = model.data
     lines = [
-        f"# hiface {software_version()}; model {data.name} {data.version}; {data.licence}",
+        f"# hiface {__version__}; model {data.name} {data.version}; {data.licence}",
         f"# units {units}; scale from {info.scale_source}; +Y up, +Z forward, +X to the face's left",
     ]
     return [*lines, f"mtllib {library}", "o head"]

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiface import __version__
 from hiface.data.colour import to_uint8
 from hiface.errors import ShapeError
 from hiface.export.atomic import atomic_write_bytes
-from hiface.export.units import ExportInfo, software_version, units_per_metre
+from hiface.export.units import ExportInfo, units_per_metre
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.texture import sample_texture
@@ -85,7 +86,7 @@ def write_ply(
     header = [
         "ply",
         "format binary_little_endian 1.0",
-        f"comment hiface {software_version()}; units {units}; scale from {source}",
+        f"comment hiface {__version__}; units {units}; scale from {source}",
         f"element vertex {len(vertices)}",
         *(f"property {_PLY_TYPE[kind]} {name}" for name, kind in columns),
         f"element face {len(triangles)}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from hiface.errors import OutputError
@@ -22,14 +21,6 @@ def units_per_metre(units: str) -> float:
     if units not in UNITS_PER_METRE:
         raise OutputError(f"unknown unit {units!r}; choose one of {', '.join(UNITS_PER_METRE)}")
     return UNITS_PER_METRE[units]
-
-
-def software_version() -> str:
-    """Version of the installed hiface, "0+source" where it runs from a folder without being installed."""
-    try:
-        return version("hiface")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 
 import torch
 from torch import Tensor
@@ -11,6 +12,17 @@ from torch import Tensor
 from hiface.render.kernels import reference
 from hiface.render.kernels.library import for_image_chunks, packaged_library
 from hiface.render.kernels.reference import NEAR_M
+
+_memory = threading.local()
+
+
+def _scratch(n_bytes: int) -> Tensor:
+    """This thread's scratch memory, kept between calls: fresh pages would cost as much as the rasterizing."""
+    kept: Tensor | None = getattr(_memory, "scratch", None)
+    if kept is None or kept.numel() < n_bytes:
+        kept = torch.empty(n_bytes, dtype=torch.uint8)
+        _memory.scratch = kept
+    return kept
 
 
 def run_library(library: ctypes.CDLL, verts: Tensor, triangles: Tensor, height: int, width: int) -> Tensor:
@@ -31,7 +43,7 @@ def run_library(library: ctypes.CDLL, verts: Tensor, triangles: Tensor, height: 
     scratch_bytes = library.hiface_zbuffer_scratch(n_verts, height, width)
 
     def rasterize_images(first: int, stop: int) -> None:
-        scratch = torch.empty(scratch_bytes, dtype=torch.uint8)
+        scratch = _scratch(scratch_bytes)
         library.hiface_zbuffer(
             *[verts.data_ptr() + 12 * first * n_verts, stop - first, n_verts, triangles.data_ptr()],
             *[triangles.shape[0], height, width, NEAR_M],
