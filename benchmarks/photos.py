@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from hiface.data.images import read_photo
 from hiface.evaluation.landmarks import eye_distance, match_boxes, nme51, summarise
 from hiface.networks.detect import Detection, FaceDetector
+from hiface.reconstructor import Reconstructor
 
 
 def other_boxes(photo: dict) -> np.ndarray:
@@ -29,18 +31,22 @@ def other_boxes(photo: dict) -> np.ndarray:
     return np.asarray(boxes, np.float32).reshape(-1, 4)
 
 
-def score_photo(photo: dict, found: list[Detection]) -> dict:
-    """What was found, missed and invented in one photo, and the errors of its trusted faces."""
+def score_photo(photo: dict, found: list[Detection], fitted: Callable[[Detection], torch.Tensor]) -> dict:
+    """What was found, missed and invented in one photo, and the errors of its trusted faces.
+
+    `fitted` gives the [68, 2] landmarks of the face model fitted to a detection.
+    """
     trusted = [f for f in photo["faces"] if f["reference_trusted"]]
     boxes = np.stack([d.box.numpy() for d in found]) if found else np.zeros((0, 4), np.float32)
     pairs = match_boxes(boxes, np.asarray([f["box"] for f in trusted], np.float32).reshape(-1, 4))
     spare = [i for i in range(len(found)) if i not in set(pairs.tolist())]
     other = set(match_boxes(boxes[spare], other_boxes(photo)).tolist()) - {-1}
-    errors, offsets = [], []
+    errors, fit_errors, offsets = [], [], []
     for face, i in zip(trusted, pairs, strict=True):
         if i >= 0:
             truth = torch.tensor(face["landmarks68"], dtype=torch.float32)[:, :2]
             errors.append(float(nme51(found[i].landmarks68_px, truth)))
+            fit_errors.append(float(nme51(fitted(found[i]), truth)))
             offsets.append(((found[i].landmarks68_px - truth) / eye_distance(truth)).tolist())
     return {
         "file": photo["file"],
@@ -50,7 +56,9 @@ def score_photo(photo: dict, found: list[Detection]) -> dict:
         "false_scores": [round(found[i].score, 3) for k, i in enumerate(spare) if k not in other],
         "scores": [round(found[i].score, 3) for i in pairs if i >= 0],
         "nme51_percent": [round(100 * e, 2) for e in errors],
+        "fit_nme51_percent": [round(100 * e, 2) for e in fit_errors],
         "_errors": errors,
+        "_fit_errors": fit_errors,
         "_offsets": offsets,
     }
 
@@ -70,23 +78,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "photos.json")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    reconstructor = Reconstructor(device="cpu")
     detector = FaceDetector(threads=options.threads)
     rows = []
     for photo in json.loads((options.photos / "reference.json").read_text(encoding="utf-8")):
-        image = read_photo(options.photos / photo["file"]).image_srgb
+        picture = read_photo(options.photos / photo["file"])
+        image = picture.image_srgb
         detector.detect(image)
         times = []
         for _ in range(3):
             start = time.perf_counter()
             found = detector.detect(image)
             times.append(1e3 * (time.perf_counter() - start))
-        row = {**score_photo(photo, found), "size": photo["size"], "milliseconds": round(min(times), 1)}
+        score = score_photo(photo, found, lambda d, p=picture: reconstructor.fit(p, d).landmarks("ibug68"))
+        row = {**score, "size": photo["size"], "milliseconds": round(min(times), 1)}
         rows.append(row)
         print({k: v for k, v in row.items() if not k.startswith("_")})
     errors = [e for row in rows for e in row["_errors"]]
     single = [row["_errors"][0] for row in rows if row["trusted"] == 1 and row["_errors"]]
     total = {
         "nme51": summarise(errors),
+        "fit_nme51": summarise([e for row in rows for e in row["_fit_errors"]]),
         "nme51_without_constant_offsets_percent": unbiased([o for row in rows for o in row["_offsets"]]),
         "nme51_single_portraits": summarise(single),
         "trusted": sum(row["trusted"] for row in rows),

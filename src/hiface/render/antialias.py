@@ -13,6 +13,7 @@ derivative.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -246,6 +247,29 @@ def silhouette_links(rows: tuple[Tensor, Tensor, Tensor], nearness: Tensor, tria
     return Links(target, source, signed.abs())
 
 
+class _Blend(torch.autograd.Function):
+    """Mixes entries of a flat image: out[target] += weight (image[source] - image[target]).
+
+    Going back through plain indexing would make two zero images and add them up; this adds to one copy.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, weight: Tensor, target: Tensor, source: Tensor) -> Tensor:
+        ctx.save_for_backward(image, weight, target, source)
+        change = (image.index_select(0, source) - image.index_select(0, target)) * weight
+        return image.index_add(0, target, change)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        image, weight, target, source = ctx.saved_tensors
+        (grad,) = grad_outputs
+        at_target = grad.index_select(0, target)
+        moved = at_target * weight
+        grad_image = grad.index_add(0, torch.cat([source, target]), torch.cat([moved, -moved]))
+        change = image.index_select(0, source) - image.index_select(0, target)
+        return grad_image, at_target * change, None, None
+
+
 def blend(image: Tensor, links: Links) -> Tensor:
     """Mixes linked pixels.
 
@@ -257,13 +281,12 @@ def blend(image: Tensor, links: Links) -> Tensor:
         [B, C, H, W]; differentiable to `image` and to the weights.
     """
     channels, n_pixels = image.shape[1], image.shape[2] * image.shape[3]
-    flat = image.reshape(-1)
     shift = (links.target // n_pixels) * ((channels - 1) * n_pixels)
     steps = [shift + channel * n_pixels for channel in range(channels)]
     target = torch.cat([links.target + step for step in steps])
     source = torch.cat([links.source + step for step in steps])
-    change = (flat.index_select(0, source) - flat.index_select(0, target)) * links.weight.repeat(channels)
-    return flat.index_add(0, target, change).reshape(image.shape)
+    flat: Tensor = _Blend.apply(image.reshape(-1), links.weight.repeat(channels), target, source)  # pyright: ignore
+    return flat.reshape(image.shape)
 
 
 def antialias(image: Tensor, depth: Tensor, verts_px_z: Tensor, triangles: Tensor) -> Tensor:
