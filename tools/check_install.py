@@ -30,9 +30,7 @@ def main() -> None:
     full_s = min(float(run(python, IMPORT_CODE.format("hiface.Reconstructor"))) for _ in range(3))
     kernel = run(python, KERNEL_CODE)
     print(f"install: {size_gb:.2f} GB on disk (limit {args.max_gb})")
-    print(
-        f"import hiface: {bare_s:.2f} s (limit {args.max_import_s}); with torch: {full_s:.2f} s"
-    )
+    print(f"import hiface: {bare_s:.2f} s (limit {args.max_import_s}); with torch: {full_s:.2f} s")
     print(f"z-buffer kernel: {kernel}")
     if size_gb > args.max_gb or bare_s > args.max_import_s or "reference" in kernel:
         sys.exit("the install does not keep its limits")
