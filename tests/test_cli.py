@@ -112,7 +112,9 @@ def test_interrupt_leaves_whole_folders_only(tmp_path):
     for i in range(30):
         Image.fromarray(np.roll(portrait(256), i, axis=1)).save(tmp_path / f"p{i:02d}.png")
     out = tmp_path / "out"
-    code = "from hiface.cli.main import main; main()"
+    # A test run may itself stand in the background, where SIGINT is ignored and would stay so.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    code += "from hiface.cli.main import main; main()"
     command = [sys.executable, "-c", code, "reconstruct", str(tmp_path / "p*.png"), "-o", str(out)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "200"}

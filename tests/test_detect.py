@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from hiface.data.crops import CropFrame, eye_roll
+from hiface.data.crops import CropFrame, box_of_points, eye_roll
 from hiface.errors import ImageError
-from hiface.networks.detect import DetectConfig, FaceDetector, _canvas, _merge, _to_camera
+from hiface.networks.detect import DetectConfig, FaceDetector, _canvas, _merge, _to_camera, face_score
 from hiface.networks.poses import rotation_from_6d
 
 
@@ -80,3 +80,30 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     assert len(a) == len(b)
     for first, second in zip(a, b, strict=True):
         assert torch.allclose(first.landmarks68_px, second.landmarks68_px, atol=0.05)
+
+
+def test_face_score_falls_with_doubt() -> None:
+    finder, presence, spread = np.full(3, 0.6), np.array([0.9, 0.9, 0.3]), np.array([0.03, 0.08, 0.03])
+    sure, spread_out, absent = face_score(finder, presence, spread)
+    assert sure > 0.7 and spread_out < 0.3 and absent < 0.3
+    assert face_score(np.array([0.3]), presence[:1], spread[:1]) < sure
+
+
+def test_synthetic_people_are_found_where_they_are(detector: FaceDetector) -> None:
+    from hiface import load_model
+    from hiface.synthetic.generator import generate_batch
+
+    errors, seen = [], 0
+    for sample in generate_batch(load_model("open"), seeds=range(30, 42), size=192):
+        box = box_of_points(sample.landmarks68_px)
+        if not bool(((box[:2] > 8) & (box[2:] < 184)).all()) or sample.visible68.float().mean() < 0.85:
+            continue
+        seen += 1
+        image = np.ascontiguousarray(sample.image_srgb.permute(1, 2, 0).numpy())
+        size = float((box[2:] - box[:2]).max())
+        distances = [
+            (d.landmarks68_px - sample.landmarks68_px).norm(dim=-1).mean() / size
+            for d in detector.detect(image)
+        ]
+        errors.append(min(map(float, distances), default=1.0))
+    assert seen >= 3 and float(np.median(errors)) < 0.04, errors

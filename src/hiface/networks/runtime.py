@@ -64,7 +64,7 @@ class OnnxRunner:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not path.is_file():
             raise AssetError(f"network file {path.name!r} is missing; reinstall hiface")
         try:
