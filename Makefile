@@ -9,7 +9,7 @@ OUT    ?= out
 
 .PHONY: demo test lint benchmark clean
 
-$(VENV)/installed: pyproject.toml setup.py constraints.txt $(wildcard src/hiface/render/kernels/*.c)
+$(VENV)/installed: pyproject.toml setup.py constraints.txt $(wildcard src/hiface/render/kernels/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit("hiface needs Python 3.10 or newer; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 10) else 0'
 	@echo "making the environment in $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.geometry.constants import cached_per_tensor
 from hiface.geometry.normals import vertex_normals
 from hiface.synthetic.lights import Surroundings, plain_light
 from hiface.synthetic.noise import noise_pool, sample_noise
 from hiface.synthetic.scene import Canvas
+from hiface.synthetic.shells import ring_triangles
 
 LABEL_BODY = 6
 _COLUMNS = 48
@@ -79,19 +79,6 @@ def sample_clothes(rng: np.random.Generator) -> Clothes:
     )
 
 
-@cached_per_tensor
-def _mesh(_: Tensor) -> Tensor:
-    rows = len(_RINGS)
-    i = torch.arange(_COLUMNS)[:, None]
-    j = torch.arange(rows - 1)[None, :]
-    k = (i + 1) % _COLUMNS
-    a, b, c, d = i * rows + j, k * rows + j, i * rows + j + 1, k * rows + j + 1
-    return torch.stack([torch.stack([a, c, d], -1), torch.stack([a, d, b], -1)]).reshape(-1, 3)
-
-
-_KEY = torch.zeros(1)
-
-
 def body_vertices(clothes: Clothes, neck_scale: float) -> Tensor:
     """[48 * rings, 3] vertices in object space, metres; the neck `neck_scale` times as wide as usual."""
     rng = np.random.default_rng(clothes.seed)
@@ -152,7 +139,7 @@ def draw_body(
         K: [3, 3] intrinsics in sub-pixels.
         look: [3] skin colour (linear) and the light in camera axes.
     """
-    triangles = _mesh(_KEY)
+    triangles = ring_triangles(_COLUMNS, len(_RINGS))
     skin_colour, lights = look
     light = plain_light(vertex_normals(verts_cam, triangles), lights)
     under_chin = 1.0 - 0.4 * ((verts_object[:, 1] + 0.21) / 0.08).clamp(0, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -90,9 +91,9 @@ def skull_table(model: MorphableModel) -> SkullTable:
     return _table(model.data.template, model)
 
 
-@cached_per_tensor
-def _grid(azimuth: Tensor, rows: int) -> Tensor:
-    columns = len(azimuth)
+@cache
+def ring_triangles(columns: int, rows: int) -> Tensor:
+    """[T, 3] triangles of `columns` lines of `rows` points, closed to a ring; always the same object."""
     i = torch.arange(columns)[:, None]
     j = torch.arange(rows - 1)[None, :]
     k = (i + 1) % columns
@@ -100,12 +101,9 @@ def _grid(azimuth: Tensor, rows: int) -> Tensor:
     return torch.stack([torch.stack([a, c, d], -1), torch.stack([a, d, b], -1)]).reshape(-1, 3)
 
 
-_AZIMUTHS = azimuths()
-
-
 def grid_triangles(rows: int) -> Tensor:
-    """[T, 3] triangles of `N_AZIMUTH` columns, closed to a ring, of `rows` points; always the same object."""
-    return _grid(_AZIMUTHS, rows)
+    """[T, 3] triangles of `N_AZIMUTH` columns of `rows` points; always the same object."""
+    return ring_triangles(N_AZIMUTH, rows)
 
 
 @dataclass(frozen=True)

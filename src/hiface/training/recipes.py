@@ -89,31 +89,6 @@ def main_train(
     return path
 
 
-def weights_from_checkpoint(recipe: str, data: Path, checkpoint: Path, path: Path) -> dict[str, float]:
-    """Writes the averaged weights of a checkpoint, for example of a run that is still going on.
-
-    Args:
-        recipe: Name in `RECIPES`.
-        data: The run's data, for its sizes and for the scores.
-        checkpoint: `checkpoint.pt` of the run.
-        path: File to write.
-
-    Returns:
-        The scores on held persons.
-    """
-    chosen, folders = _chosen(recipe), data_folders(data)
-    if isinstance(chosen.task, LandmarkRecipe):
-        task = LandmarkTask(chosen.task, folders, mirror_of())
-    else:
-        task = FinderTask(chosen.task, folders)
-    content = read_checkpoint(checkpoint)
-    task.network.load_state_dict(content["average"])
-    scores = task.validate(task.network.eval())
-    loop = dataclasses.replace(chosen.loop, steps=int(content["step"]))
-    save_weights(_known(task.network), path, training_notes(recipe, loop, folders, scores))
-    return scores
-
-
 def data_folders(data: Path) -> tuple[Path, ...]:
     """The shard folders that a path means: itself, or all its subfolders with a manifest.
 

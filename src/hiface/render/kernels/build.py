@@ -16,6 +16,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SOURCES = (FOLDER / "zbuffer.c", FOLDER / "surface.c", FOLDER / "shade.c", FOLDER / "outline.c")
+HEADER = FOLDER / "kernels.h"
 
 # Oldest processor each library must run on. x86-64-v2 is every PC since 2009 (SSE4.2); NEON is part of
 # aarch64.
@@ -26,7 +27,7 @@ _SYSTEMS = {"linux": "linux-musl", "darwin": "macos.11.0", "windows": "windows-g
 
 def source_hash() -> int:
     """Number that changes with the C sources; compiled in, so that a stale library is recognised."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).digest()
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in (*SOURCES, HEADER))).digest()
     return int.from_bytes(digest[:7], "little")
 
 

@@ -7,13 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
+#include "kernels.h"
 
-#define MAX_COORD 4194304.0f /* 2^22 px */
 
 /* Inputs and outputs; mirrored by `OutlineInputs` in outline.py. */
 typedef struct {

@@ -5,16 +5,7 @@
  */
 #include <stdint.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-#define BLOCK 8
-#define FOR_LANES for (int i = 0; i < BLOCK; ++i)
-
-typedef float Lane[BLOCK];
+#include "kernels.h"
 
 /* The constants of shade.py. */
 #define C0 0.28209479177387814f

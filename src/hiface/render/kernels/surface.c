@@ -8,16 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-#define BLOCK 8
-#define FOR_LANES for (int i = 0; i < BLOCK; ++i)
-
-typedef float Lane[BLOCK];
+#include "kernels.h"
 
 /* The inputs; the layout is mirrored by `SurfaceInputs` in surface.py. */
 typedef struct {

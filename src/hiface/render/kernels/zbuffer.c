@@ -13,11 +13,7 @@
  */
 #include <stdint.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
+#include "kernels.h"
 
 #ifndef HIFACE_SOURCE_HASH
 #define HIFACE_SOURCE_HASH 0
@@ -25,7 +21,6 @@
 
 #define SUBPIXEL 256
 #define HALF 128
-#define MAX_COORD 4194304.0f /* 2^22 px */
 #define SMALL_EXTENT 24576   /* 96 px: below it the edge functions of a whole box fit in 32 bits */
 #define LANES 4
 
