@@ -210,6 +210,18 @@ def test_picture_gives_light_and_albedo(model):
     assert float(difference) < 0.1 * float(theirs.image[:, both].mean())
 
 
+@pytest.mark.parametrize("melanin", [-1.5, 1.8], ids=["light", "dark"])
+def test_tone_of_skin_is_kept(model, melanin):
+    truth = make_face(model, 12)
+    albedo = torch.zeros(len(model.data.albedo_names))
+    albedo[model.data.albedo_names.index("melanin")] = melanin
+    truth = replace(truth, albedo=albedo)
+    fit = fit_face(model, observe(model, truth, noise_px=0.5, picture=True)).params
+    mean = model.data.albedo_mean.mean()
+    ours, theirs = model.albedo_map(fit.albedo).mean(), model.albedo_map(albedo).mean()
+    assert 0.3 < (ours - mean) / (theirs - mean) < 1.2
+
+
 @pytest.mark.parametrize("level", [0.0, 1.0, 0.4], ids=["black", "white", "flat grey"])
 def test_pictures_without_content(model, level):
     observation = observe(model, make_face(model, 7))

@@ -16,7 +16,7 @@ from hiface.fitting.observations import FaceObservation, ImageCrop
 from hiface.fitting.parameters import ParamLayout, PoseFrame, left_jacobian, to_face_params
 from hiface.fitting.photometric_energy import PhotometricEnergy, blur_crop
 from hiface.fitting.point_basis import gather_points, project, project_px
-from hiface.fitting.priors import build_prior
+from hiface.fitting.priors import LightLevel, build_prior
 from hiface.fitting.samples import build_samples
 from hiface.fitting.shading import sample_normals, sh_basis_jacobian
 from hiface.geometry.normals import vertex_normals
@@ -177,3 +177,11 @@ def test_landmark_energy_gradient(model, layout, frame, x):
 def test_prior_gradient(model, layout, x):
     prior = build_prior(layout, model.data.expression_names, FitConfig(), focal_known=False)
     assert torch.allclose(prior.linearise(x).gradient, gradient_of(prior, x), rtol=1e-4, atol=1e-3)
+
+
+def test_light_level_gradient(layout, x):
+    energy = LightLevel(layout["light"].start, 0.2, 0.4)
+    bright = x.clone()
+    bright[layout["light"]] += 1.0
+    assert torch.allclose(energy.linearise(bright).gradient, gradient_of(energy, bright), atol=1e-6)
+    assert energy.cost(bright) > energy.cost(bright - 0.5 * layout.mask("light"))

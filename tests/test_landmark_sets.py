@@ -82,23 +82,40 @@ def test_brows_eyes_and_nose_are_in_order(ibug):
     assert x[31] > x[36] and abs(x[31]) < abs(x[48]) < abs(x[36]) + 0.005
 
 
+def test_brow_points_lie_on_the_upper_middle_of_the_painted_hair(data):
+    brows = [*range(17, 27)]
+    points = data.landmark_sets["ibug68"]
+    corners = data.uv[data.uv_triangles[points.triangle_ids[brows]]]
+    uv = (points.barycentric[brows, :, None] * corners).sum(dim=1)
+    cover = data.albedo_basis[data.albedo_names.index("brow_density")].abs().amax(dim=0)
+    size = cover.shape[-1]
+    column, row = (uv * size).long().unbind(-1)
+    assert (cover[row, column] > 0.5 * cover.max()).all()
+    column_of = [cover[:, c] > 0.5 * cover.max() for c in column.tolist()]
+    middle = torch.stack([c.nonzero().float().mean() for c in column_of])
+    assert (row <= middle + 1.0).all()
+
+
 def test_lids_and_lips_are_above_and_below(ibug):
     y = ibug[:, 1]
     for upper, lower in zip(RIGHT_UPPER_LID, RIGHT_LOWER_LID, strict=True):
         assert y[upper] - y[lower] > 0.004
     assert y[51] > y[62] - 1e-3 > y[57] and y[62] > y[57] and y[50] > y[61] and y[67] > y[58]
     assert (ibug[[61, 62, 63], 1] - ibug[[67, 66, 65], 1]).abs().max() < 0.003
+    assert (ibug[[61, 62, 63], 0] - ibug[[67, 66, 65], 0]).abs().max() < 0.001
     corners = ibug[[48, 60, 64, 54]]
     assert (corners[:, 0].diff() > 0).all() and (corners[0] - corners[1]).norm() < 0.005
 
 
-def test_jaw_goes_from_ear_to_chin_in_even_steps(ibug):
+def test_jaw_goes_from_ear_to_chin(ibug):
     jaw = ibug[:17]
     assert (jaw[:9, 1].diff() < 0).all() and (jaw[:, 0].diff() > -1e-3).all()
     assert jaw[8, 1] == ibug[:, 1].min()
     assert (jaw[0, 1] - ibug[36:42, 1].mean()).abs() < 0.01
     step = jaw[:, :2].diff(dim=0).norm(dim=-1)
-    assert step.max() / step.min() < 1.7
+    assert step.max() / step.min() < 3.0
+    across = (ibug[45] - ibug[36]).norm()
+    assert step.argmax() in (2, 13) and 0.11 < jaw[9, 0] / across < 0.17 and 0.31 < jaw[10, 0] / across < 0.40
 
 
 def test_now7_is_part_of_ibug68(data, ibug):

@@ -21,7 +21,7 @@ from .texels import build_texels
 
 SIZE = 256
 SUPERSAMPLING = 3
-VERSION = "1"
+VERSION = "2"
 _REACH = 2.0
 _TONE_STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 _DARK_WEIGHT = 1.3

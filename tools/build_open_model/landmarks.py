@@ -21,7 +21,7 @@ from .dense import dense_points
 from .masks import Anatomy, make_masks
 from .surface import Point, Surface, along_chain, resample, section
 
-VERSION = 1
+VERSION = 2
 IBUG_MIRROR = (
     *range(16, -1, -1),
     *range(26, 16, -1),

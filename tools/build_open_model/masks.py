@@ -17,6 +17,8 @@ HAIRLINE_DEGREES = (0.0, 20.0, 40.0, 52.0, 60.0, 72.0, 90.0, 100.0, 115.0, 130.0
 HAIRLINE_HEIGHT_MM = (62.0, 62.0, 55.0, 43.0, 26.0, 12.0, 5.0, 4.0, -20.0, -60.0, -75.0)
 """Height of the hairline above the eyes at these directions."""
 LID_REACH = 0.006
+BROW_BELOW_POINTS = 0.001
+"""How far the middle of the brow lies below the landmarks on its upper middle, metres."""
 BROW_HALF_HEIGHT = (0.0065, 0.0045)
 """Half height of the brow band at its inner and its outer end, metres."""
 EYE_REGION_AXES = (0.022, 0.0125)
@@ -162,8 +164,8 @@ def _eye_regions(anatomy: Anatomy, face: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _brow_height(anatomy: Anatomy) -> np.ndarray:
     """``[V]`` height of the brow line at each vertex's distance from the middle, metres."""
-    line = anatomy.ibug[[21, 20, 19, 18, 17]]
-    return np.interp(np.abs(anatomy.surface.vertices[:, 0]), np.abs(line[:, 0]), line[:, 1])
+    line, x = anatomy.ibug[[21, 20, 19, 18, 17]], np.abs(anatomy.surface.vertices[:, 0])
+    return np.interp(x, np.abs(line[:, 0]), line[:, 1]) - BROW_BELOW_POINTS
 
 
 def _brows(anatomy: Anatomy) -> np.ndarray:
@@ -182,24 +184,24 @@ def _face_regions(
     v, points = anatomy.surface.vertices, anatomy.ibug * np.array([-1.0, 1.0, 1.0])
     x, y = np.abs(v[:, 0]), v[:, 1]
     mm = 1e-3
-    base = points[33, 1] - 1 * mm
+    base = points[33, 1] - 4 * mm
     side_x = [
-        points[31, 0] + 1 * mm,
-        points[31, 0] + 4.5 * mm,
-        points[31, 0] + 3 * mm,
+        points[31, 0] + 3.5 * mm,
+        points[31, 0] + 7 * mm,
+        points[31, 0] + 5.5 * mm,
         13 * mm,
         10 * mm,
         7 * mm,
     ]
-    side_y = [points[31, 1] - 1.5 * mm, points[31, 1] + 4 * mm, points[30, 1] + 6 * mm]
-    side_y += [points[28, 1] - 2 * mm, points[27, 1] - 4 * mm, points[27, 1] + 5 * mm]
+    side_y = [points[31, 1] - 5 * mm, points[31, 1] + 0.5 * mm, points[30, 1] + 1.5 * mm]
+    side_y += [points[28, 1] - 3.5 * mm, points[27, 1] - 5 * mm, points[27, 1] + 4 * mm]
     above_sill = y > np.interp(x, [0.0, side_x[0]], [base, side_y[0]])
-    nose = face & above_sill & (x < np.interp(y, side_y, side_x)) & (y < points[27, 1] + 5 * mm)
+    nose = face & above_sill & (x < np.interp(y, side_y, side_x)) & (y < points[27, 1] + 4 * mm)
     corner = points[48]
     reach_y = [points[8, 1] - 20 * mm, corner[1] - 12 * mm, corner[1] + 6 * mm, side_y[0]]
-    reach_x = [points[7, 0] + 6 * mm, corner[0] + 9 * mm, corner[0] + 8 * mm, side_x[0]]
+    reach_x = [points[7, 0] + 16 * mm, corner[0] + 9 * mm, corner[0] + 8 * mm, side_x[0]]
     mouth = face & ~nose & (y < side_y[0]) & (x < np.interp(y, reach_y, reach_x))
     mouth |= face & ~nose & (y >= side_y[0]) & ~above_sill & (x < side_x[0])
-    lid_fold = (y > points[[36, 39], 1].mean()) & (x < points[17, 0])
-    forehead = face & ~nose & ~mouth & (lid_fold | (y > _brow_height(anatomy) - 5 * mm))
+    lid_fold = (y > points[[36, 39], 1].mean()) & (x < points[17, 0] - 5.5 * mm)
+    forehead = face & ~nose & ~mouth & (lid_fold | (y > _brow_height(anatomy) - 3 * mm))
     return nose, mouth, forehead, face & ~nose & ~mouth & ~forehead

@@ -49,9 +49,19 @@ _CAROTENE_MEAN, _CAROTENE_SIGMA = 0.4, 0.22
 _CAROTENE_RGB = np.array([1.0, 0.965, 0.80])
 """Transmission of the skin's yellow pigments at full amount (carotenoids absorb from 420 to 500 nm)."""
 _BROW_LINE = np.array(
-    [[9.0, 16.0], [17.0, 18.5], [26.0, 20.3], [36.0, 21.8], [42.0, 21.5], [48.0, 19.2], [54.0, 15.0]]
+    [
+        [10.5, 16.7],
+        [14.0, 17.9],
+        [21.0, 18.9],
+        [28.0, 19.3],
+        [39.5, 18.5],
+        [48.5, 15.9],
+        [56.0, 10.9],
+        [61.0, 6.8],
+    ]
 )
-_BROW_HALF = np.array([3.2, 4.3, 4.2, 3.6, 3.0, 2.1, 0.9])
+"""Middle of the hair, a little below the landmarks 21 to 17, from before the first to past the last."""
+_BROW_HALF = np.array([3.2, 4.0, 4.3, 4.1, 3.4, 2.6, 1.7, 0.9])
 _BEARD_LINE = np.array(
     [
         [0.0, -50.0],
@@ -292,7 +302,7 @@ def _brow_cover(texels: Texels, thickness: float, height: float, hair_noise: np.
     across = (y - line) / half
     across = np.where(across > 0, across * 0.92, across * 1.05)
     body = smooth(1.45, 0.15, np.abs(across) + 0.06 * hair_noise)
-    ends = smooth(6.0, 16.0, x + 0.6 * hair_noise) * smooth(56.0, 46.0, x)
+    ends = smooth(7.5, 16.5, x + 0.6 * hair_noise) * smooth(63.0, 54.0, x)
     return body * ends * (1.0 + 0.06 * hair_noise).clip(0.7, 1.15) * texels.on("skin") * (z > -30.0)
 
 

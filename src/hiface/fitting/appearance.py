@@ -32,11 +32,13 @@ class Appearance:
         samples: Samples, their albedo without colour if the picture has none.
         exposure: Linear brightness of the face over that of the mean albedo; the fit divides by it.
         crop: The picture.
+        channels: Number of colour channels that say different things: 3, or 1 in a grey picture.
     """
 
     samples: SurfaceSamples
     exposure: float
     crop: ImageCrop
+    channels: int = 3
 
 
 def read_appearance(prepared: FitModel, crop: ImageCrop, x: Tensor, frame: PoseFrame) -> Appearance | None:
@@ -64,9 +66,11 @@ def read_appearance(prepared: FitModel, crop: ImageCrop, x: Tensor, frame: PoseF
     if brightness < _DARK:
         return None
     spread = (crop.image_linear.amax(0) - crop.image_linear.amin(0)).mean() / crop.image_linear.mean()
-    if float(spread) < _GREY:
+    grey = float(spread) < _GREY
+    if grey:
         samples = _without_colour(samples)
-    return Appearance(samples, brightness / float(luminance(samples.albedo_mean[seen]).median()), crop)
+    exposure = brightness / float(luminance(samples.albedo_mean[seen]).median())
+    return Appearance(samples, exposure, crop, 1 if grey else 3)
 
 
 def _without_colour(samples: SurfaceSamples) -> SurfaceSamples:
@@ -137,7 +141,9 @@ def photometric_energy(
         layout=prepared.layout,
         frame=frame.to(dtype),
     )
-    return energy.with_noise(x, config.photometric_floor, config.effective_samples)
+    most = config.effective_samples if moves_geometry else config.effective_tone
+    effective = min(config.effective_per_px * (frame.size_px * crop.scale) ** 2, most)
+    return energy.with_noise(x, config.photometric_floor, effective * appearance.channels / 3)
 
 
 def default_light(layout: ParamLayout, x: Tensor) -> Tensor:

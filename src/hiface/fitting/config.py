@@ -33,6 +33,12 @@ class FitConfig:
         reg_identity: Weight of N(0, 1) on identity; above 1 because the points of networks lean to the mean.
         reg_albedo: Weight of N(0, 1) on albedo.
         reg_light: Weight of the pull of the light to a grey, moderately directional one.
+        tone_axes: Albedo axes that change all of the skin. They are found with the light, and held when
+            everything moves: the model's errors of colour are the same all over a face, so that many samples
+            say no more about them than a few.
+        effective_tone: How many independent samples there are for light and tone.
+        light_level: Light on a face in a photo that is expected, in units of the picture's white.
+        light_level_sigma: Standard deviation of its logarithm: less than that of the brightness of skin.
         expression_sparsity: Price of one full expression unit (L1, one-sided as 0 <= e): most are 0 in a
             photo.
         expression_ridge: Quadratic price of expressions, for a unique answer among similar shapes.
@@ -44,8 +50,9 @@ class FitConfig:
         focal_sigma: Sigma of log focal length without metadata (50 mm equivalent, broad).
         focal_sigma_known: The same with metadata.
         samples: Photometric samples on the face skin.
-        effective_samples: How many independent samples they are worth: shadows, texture and highlights that
-            the model lacks cover regions.
+        effective_samples: How many independent samples they are worth at most: shadows, texture and
+            highlights that the model lacks cover regions.
+        effective_per_px: The same per squared face size in crop pixels, for small faces.
         photometric_scale: Geman-McClure scale in robust standard deviations: hair, glasses and hands drop
             out.
         photometric_floor: Smallest standard deviation of a sample's colour over the face's brightness.
@@ -62,15 +69,19 @@ class FitConfig:
     landmark_floor: float = 0.006
     landmark_sigma_scale: float = 1.4
     landmark_degrees: float = 4.0
-    effective_sparse: float = 30.0
-    effective_dense: float = 60.0
+    effective_sparse: float = 20.0
+    effective_dense: float = 40.0
     jaw_slide: float = 3.0
     pair_sigma: float = 0.6
     pair_weight: float = 1.0
     iris_weight: float = 1.0
-    reg_identity: float = 1.5
+    reg_identity: float = 4.0
     reg_albedo: float = 1.0
     reg_light: float = 1.0
+    tone_axes: tuple[str, ...] = ("melanin", "haemoglobin", "carotene")
+    effective_tone: float = 40.0
+    light_level: float = 1.0
+    light_level_sigma: float = 0.45
     expression_sparsity: float = 1.0
     expression_ridge: float = 1.0
     expression_symmetry: float = 1.0
@@ -80,10 +91,11 @@ class FitConfig:
     gaze_lids: float = 40.0
     focal_sigma: float = 0.35
     focal_sigma_known: float = 0.03
-    samples: int = 2000
-    effective_samples: float = 300.0
+    samples: int = 2500
+    effective_samples: float = 4000.0
+    effective_per_px: float = 0.5
     photometric_scale: float = 2.0
-    photometric_floor: float = 0.04
+    photometric_floor: float = 0.02
     pyramid_px: tuple[float, ...] = (0.08, 0.03)
     iterations_pose: int = 8
     iterations_landmarks: int = 15

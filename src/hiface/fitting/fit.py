@@ -28,7 +28,7 @@ from hiface.fitting.parameters import ParamLayout, PoseFrame, to_face_params
 from hiface.fitting.photometric_energy import PhotometricEnergy
 from hiface.fitting.point_basis import project_px
 from hiface.fitting.prepared import FitModel, prepare_model
-from hiface.fitting.priors import build_prior, scale_evidence
+from hiface.fitting.priors import LightLevel, build_prior, scale_evidence
 from hiface.fitting.solver import Energy, EnergySum, SolverOptions, SolverResult, minimise
 from hiface.morphable import MorphableModel
 from hiface.types import FaceParams
@@ -95,6 +95,7 @@ class _Fit:
     frame: PoseFrame
     x: Tensor
     prior: Energy
+    tone: Sequence[int]
     appearance: Appearance | None = None
     photometric: PhotometricEnergy | None = None
     stages: list[StageReport] = field(default_factory=list)
@@ -104,12 +105,25 @@ class _Fit:
             self.prepared.landmarks, self.observation, self.x, self.layout, self.frame, self.config
         )
 
-    def run(self, name: str, energies: list[Energy], free: Sequence[str], max_iterations: int) -> None:
-        """One stage: minimises over the named parts, the others stay."""
+    def run(
+        self,
+        name: str,
+        energies: list[Energy],
+        free: Sequence[str],
+        max_iterations: int,
+        held: Sequence[int] = (),
+    ) -> None:
+        """One stage: minimises over the named parts without the entries `held`, the others stay."""
         start = time.perf_counter()
         lower, upper = bounds(self.layout, self.x, free)
+        for i in held:
+            lower[i] = upper[i] = self.x[i]
         options = SolverOptions(max_iterations=max_iterations)
         terms = [self.prior, *energies]
+        if self.appearance is not None:
+            expected = self.config.light_level / self.appearance.exposure
+            start = self.layout["light"].start
+            terms.append(LightLevel(start, expected, self.config.light_level_sigma))
         if "identity" in free:
             data = EnergySum(energies).linearise(self.x)
             terms.append(scale_evidence(self.layout, data, self.prior.linearise(self.x), self.x))
@@ -225,7 +239,9 @@ def _start(model: MorphableModel, observation: FaceObservation, config: FitConfi
     )
     prior = build_prior(layout, data.expression_names, config, observation.focal_px is not None)
     x = torch.zeros(layout.size, dtype=dtype)
-    return _Fit(prepared, observation, config, layout, frame, x, prior)
+    first = layout["albedo"].start
+    tone = [first + i for i, name in enumerate(data.albedo_names) if name in config.tone_axes]
+    return _Fit(prepared, observation, config, layout, frame, x, prior, tone)
 
 
 def _fit_landmarks(fit: _Fit) -> None:
@@ -254,7 +270,8 @@ def _fit_photometric(fit: _Fit) -> None:
             fit.prepared, fit.appearance, fit.x, fit.frame, (distance, True), fit.config
         )
         fit.photometric = energy
-        fit.run("photometric", [fit.landmark_energy(), energy], ALL_PARTS, fit.config.iterations_photometric)
+        energies = [fit.landmark_energy(), energy]
+        fit.run("photometric", energies, ALL_PARTS, fit.config.iterations_photometric, fit.tone)
 
 
 def _landmark_residual(fit: _Fit) -> float:

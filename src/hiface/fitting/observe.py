@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from hiface.assets import load_json_asset
 from hiface.data.colour import srgb_to_linear
 from hiface.data.crops import CropFrame, crop_photo, frame_of_box
 from hiface.fitting.observations import FaceObservation, ImageCrop
@@ -13,7 +14,6 @@ from hiface.networks.detect import Detection
 
 _CROP_PX = 256
 _CROP_SCALE = 1.7
-_POINTS_PER_EYE = 5
 
 
 def observation_from_detection(
@@ -30,7 +30,10 @@ def observation_from_detection(
         The observation, in pixels of the photo.
     """
     height, width = image_srgb.shape[:2]
-    iris, iris_sigma = detection.iris_px, detection.iris_sigma_px
+    labels = load_json_asset("open/landmarks/iris.json")["labels"]
+    eyes = torch.tensor(
+        [[i for i, name in enumerate(labels) if name.startswith(side)] for side in ("right_", "left_")]
+    )
     return FaceObservation(
         width=width,
         height=height,
@@ -38,8 +41,8 @@ def observation_from_detection(
         landmarks68_sigma_px=detection.landmarks68_sigma_px,
         dense_px=detection.dense_px,
         dense_sigma_px=detection.dense_sigma_px,
-        iris_px=iris.reshape(2, _POINTS_PER_EYE, 2).mean(dim=1),
-        iris_sigma_px=iris_sigma.reshape(2, _POINTS_PER_EYE).mean(dim=1),
+        iris_px=detection.iris_px[eyes].mean(dim=1),
+        iris_sigma_px=detection.iris_sigma_px[eyes].mean(dim=1),
         R_cam_object=detection.R_cam_object,
         focal_px=focal_px,
         crop=face_crop(detection, image_srgb),

@@ -124,20 +124,54 @@ def _add_expression_prior(
 
 
 def _add_light_prior(builder: _Builder, layout: ParamLayout, config: FitConfig) -> None:
-    """Light is divided by the exposure, so brightness 1 from all sides is expected; grey; not negative."""
+    """Grey, moderately directional, not negative; how bright it is, is the matter of `LightLevel`."""
     start = layout["light"].start
-    ambient = 1.0 / SH_C0
     for band, count, sigma in ((0, 1, 1.5), (1, 3, 1.0), (4, 5, 0.5)):
         for k in range(band, band + count):
             for channel in range(3):
                 index = start + 3 * k + channel
                 tint = {start + 3 * k + c: (2 / 3 if c == channel else -1 / 3) for c in range(3)}
-                builder.square({index: 1.0}, config.reg_light / sigma**2)
                 builder.square(tint, config.reg_light / (0.3 * sigma) ** 2)
-                if k == 0:
-                    builder.gradient[index] -= config.reg_light / sigma**2 * ambient
+                if k > 0:
+                    builder.square({index: 1.0}, config.reg_light / sigma**2)
     for channel in range(3):
         builder.hinge({start + channel: -1.0}, 100.0)
+
+
+@dataclass(frozen=True)
+class LightLevel:
+    """How brightly faces in photos are lit: 0.5 (log(level / expected) / sigma)^2.
+
+    A bright face under little light and a dark one under much give the same picture. What tells them apart
+    is that photos are exposed for the whole scene, so that the light on faces, in units of the picture's
+    white, varies less than human skin does.
+
+    Attributes:
+        start: Position of the first light coefficient in the parameters; the level is the mean of the first
+            three (band 0 of red, green and blue) as brightness from all sides.
+        expected: Level that is expected, in the units of the parameters.
+        sigma: Standard deviation of its logarithm.
+    """
+
+    start: int
+    expected: float
+    sigma: float
+
+    def _level(self, x: Tensor) -> Tensor:
+        level = x[self.start : self.start + 3].double().mean() * SH_C0
+        return level.clamp_min(0.01 * self.expected)
+
+    def cost(self, x: Tensor) -> Tensor:
+        """Energy at x [P]."""
+        return 0.5 * ((self._level(x) / self.expected).log() / self.sigma) ** 2
+
+    def linearise(self, x: Tensor) -> Quadratic:
+        """Quadratic model at x [P]."""
+        level = self._level(x)
+        row = torch.zeros(x.shape[0], dtype=torch.float64)
+        row[self.start : self.start + 3] = SH_C0 / (3.0 * self.sigma * level)
+        residual = (level / self.expected).log() / self.sigma
+        return Quadratic(self.cost(x), residual * row, torch.outer(row, row))
 
 
 @dataclass(frozen=True)

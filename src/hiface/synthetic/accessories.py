@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lashes, glasses, hats and headscarves."""
+"""Glasses, hats and headscarves."""
 
 from __future__ import annotations
 
@@ -109,40 +109,6 @@ def sample_hat(rng: np.random.Generator) -> Hat:
         float(rng.uniform(0.02, 0.25)),
         int(rng.integers(2**31)),
     )
-
-
-def draw_lashes(canvas: Canvas, lid_cam: Tensor, eyes_cam: Tensor, K: Tensor, density: float) -> None:
-    """Draws the upper lashes as a translucent dark strip.
-
-    Args:
-        canvas: With the head on it.
-        lid_cam: [2, N, 3] points of the upper lids' edges from corner to corner, left eye first.
-        eyes_cam: [2, 3] centres of the eyeballs.
-        K: [3, 3] intrinsics in sub-pixels.
-        density: 0..1.
-    """
-    n = lid_cam.shape[1]
-    outward = F.normalize(lid_cam - eyes_cam[:, None], dim=-1)
-    middle = torch.sin(torch.linspace(0, math.pi, n))[None, :, None]
-    up = F.normalize(lid_cam[:, n // 2] - eyes_cam, dim=-1)[:, None]
-    base = lid_cam + outward * 0.0004 - up * 0.0008
-    tips = lid_cam + outward * (0.0030 + 0.0030 * middle) + up * 0.0016 * middle
-    verts = torch.stack([base, tips], dim=2).reshape(-1, 3)
-    strips = _strips(_KEY, n)
-    opacity = torch.tensor([0.95, 0.15]).repeat(2 * n)[:, None] * density
-    drawn = canvas.trace(verts, strips, K, opacity)
-    if drawn is not None:
-        canvas.blend(drawn, torch.full((3, drawn.rows.shape[1]), 0.006), drawn.rows[0].clamp(0, 1))
-
-
-@cached_per_tensor
-def _strips(_: Tensor, n: int) -> Tensor:
-    quads = []
-    for eye in (0, 1):
-        for i in range(n - 1):
-            a = (eye * n + i) * 2
-            quads += [[a, a + 1, a + 3], [a, a + 3, a + 2]]
-    return torch.tensor(quads)
 
 
 _KEY = torch.zeros(1)

@@ -69,7 +69,7 @@ def sample_view(rng: np.random.Generator) -> View:
     yaw = math.radians(float(np.clip(spread, -95, 95)))
     pitch = math.radians(float(np.clip(rng.normal(0, 10) if kind < 0.9 else rng.uniform(-35, 35), -40, 40)))
     tilt = rng.random()
-    roll = rng.normal(0, 8) if tilt < 0.90 else rng.uniform(-35, 35) if tilt < 0.985 else rng.uniform(-90, 90)
+    roll = rng.normal(0, 8) if tilt < 0.93 else rng.uniform(-30, 30) if tilt < 0.985 else rng.uniform(-60, 60)
     focal_mm = math.exp(rng.uniform(math.log(24), math.log(135)))
     share = math.exp(rng.uniform(math.log(0.25), math.log(0.75)))
     frame_share = share / math.exp(rng.uniform(0, math.log(3.0)))

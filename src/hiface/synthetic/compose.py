@@ -19,11 +19,11 @@ from hiface.synthetic.accessories import (
     Hat,
     draw_glasses,
     draw_hat,
-    draw_lashes,
     sample_glasses,
     sample_hat,
 )
 from hiface.synthetic.body import Clothes, body_vertices, draw_body, sample_clothes
+from hiface.synthetic.eyes import Lids, draw_lashes, lid_vertices
 from hiface.synthetic.hair import LABEL_HAIR, Stand, draw_hair
 from hiface.synthetic.head import HeadPose, draw_head
 from hiface.synthetic.lights import Surroundings
@@ -47,6 +47,7 @@ class Picture:
         body_turn: [3] rotation vector of the shoulders against the head.
         lights: Light in camera axes.
         jaw_open: 0..1.
+        lips_apart: 0..1, how far lips uncover the teeth.
     """
 
     params: FaceParams
@@ -55,6 +56,7 @@ class Picture:
     body_turn: np.ndarray
     lights: Surroundings
     jaw_open: float
+    lips_apart: float
 
 
 @dataclass(frozen=True)
@@ -168,22 +170,10 @@ def _cheek_uv(template: Tensor, model: MorphableModel) -> Tensor:
     return data.uv[data.uv_triangles[on_cheek]].mean(dim=1)
 
 
-@cached_per_tensor
-def _upper_lids(template: Tensor, model: MorphableModel) -> Tensor | None:
-    pairs = model.data.pairs.get("eyelid_pairs")
-    if pairs is None or len(pairs) == 0:
-        return None
-    rows = []
-    for sign in (1, -1):
-        ids = pairs[:, 0][template[pairs[:, 0], 0] * sign > 0].unique()
-        rows.append(ids[template[ids, 0].argsort()])
-    n = min(len(row) for row in rows)
-    return torch.stack([row[:n] for row in rows])
-
-
-def upper_lids(model: MorphableModel) -> Tensor | None:
-    """[2, N] vertices of the upper lids' edges, left eye first; None if the model has none."""
-    return _upper_lids(model.data.template, model)
+def _lids(model: MorphableModel, picture: Picture, verts_cam: Tensor, eyes_cam: Tensor) -> Lids | None:
+    ids = lid_vertices(model)
+    R = picture.T_cam_head[:3, :3]
+    return None if ids is None else Lids(verts_cam[ids], eyes_cam, R[:, 1], R[:, 0])
 
 
 @cached_per_tensor
@@ -231,7 +221,10 @@ def compose(
     K = torch.diag(torch.tensor([float(subpixels), float(subpixels), 1.0])) @ camera.K
     verts_cam = camera.to_cam(picture.vertices)
     eyes, gaze = _eye_frames(model, picture)
-    pose = HeadPose(verts_cam, K, picture.T_cam_head[:3, :3], eyes, gaze, picture.jaw_open)
+    lids = _lids(model, picture, verts_cam, eyes)
+    pose = HeadPose(
+        verts_cam, K, picture.T_cam_head[:3, :3], eyes, gaze, picture.jaw_open, picture.lips_apart, lids
+    )
     head_depth = draw_head(canvas, model, pose, person, texture, picture.lights)
     skin_albedo = skin_colour_of(model, texture)
     verts_body, body_cam, down = _body(model, picture, wardrobe.clothes)
@@ -244,9 +237,8 @@ def compose(
         draw_hat(canvas, wardrobe.hat, stand)
     reach = round(0.012 * float(K[0, 0]) / float(centre[2])) + 4
     canvas.contact_shadow((canvas.label == LABEL_HAIR) | (canvas.label == LABEL_ACCESSORY), 0.6, reach)
-    lids = upper_lids(model)
     if lids is not None:
-        draw_lashes(canvas, verts_cam[lids], eyes, K, person.lashes)
+        draw_lashes(canvas, lids, person.features.lashes, K, picture.lights)
     if wardrobe.glasses is not None:
         rest = (picture.vertices - T_rest[:3, 3]) @ T_rest[:3, :3]
         half_width = float(rest[temple_vertices(model), 0].abs().max())

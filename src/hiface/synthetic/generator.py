@@ -25,6 +25,7 @@ from hiface.synthetic.lights import Surroundings, sample_surroundings
 from hiface.synthetic.people import (
     Person,
     add_gaze,
+    lips_apart,
     pose_vector,
     sample_expression,
     sample_gaze,
@@ -32,7 +33,7 @@ from hiface.synthetic.people import (
 )
 from hiface.types import FaceParams
 
-GENERATOR_VERSION = "3"
+GENERATOR_VERSION = "4"
 PICTURES_PER_PERSON = 3
 SEGMENTATION = ("background", "skin", "eyes", "mouth", "hair", "accessory", "body")
 
@@ -95,7 +96,7 @@ def _exposed(lights: Surroundings, R: Tensor, albedo_level: float, rng: np.rando
         (sh_basis(directions / directions.norm(dim=1, keepdim=True)) @ basis_light).clamp_min(0.02).mean()
     )
     metered = (0.30 / max(albedo_level, 0.03)) ** 0.45
-    return lights.scaled(metered / level * math.exp(rng.normal(-0.1, 0.35)))
+    return lights.scaled(metered / level * math.exp(rng.normal(0.05, 0.35)))
 
 
 def _person_of(model: MorphableModel, number: int) -> tuple[Person, Tensor]:
@@ -142,7 +143,9 @@ def generate_picture(
     params = FaceParams(person.identity, expression, pose, person.albedo, lights.sh_light(), camera)
     T_cam_head = camera.T_cam_object @ T_head
     wardrobe = sample_wardrobe(rng)
-    picture = Picture(params, vertices, T_cam_head, view.body_turn, lights, values.get("jawOpen", 0.0))
+    picture = Picture(
+        params, vertices, T_cam_head, view.body_turn, lights, values.get("jawOpen", 0.0), lips_apart(values)
+    )
     background = sample_background(rng, size)
     lens = sample_lens(rng)
     out = compose(model, person, texture, picture, wardrobe, size, 1 if lens.is_soft else 2)

@@ -14,7 +14,16 @@ from torch.nn import functional as F
 from hiface.geometry.constants import cached_per_tensor
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
-from hiface.synthetic.lights import Surroundings, head_visibility, lamp_visibility, received_light
+from hiface.render.texture import sample_texture
+from hiface.synthetic.eyes import Lids, lid_shade
+from hiface.synthetic.face_paint import paint_features
+from hiface.synthetic.lights import (
+    Surroundings,
+    head_visibility,
+    lamp_visibility,
+    plain_light,
+    received_light,
+)
 from hiface.synthetic.noise import noise_pool, sample_noise
 from hiface.synthetic.people import Person
 from hiface.synthetic.scene import Canvas, Drawn
@@ -23,10 +32,10 @@ from hiface.synthetic.vectors import unit_columns
 LABEL_SKIN, LABEL_EYES, LABEL_MOUTH = 1, 2, 3
 TEXTURE_PX = 256
 _PART_LABEL = {"eye": LABEL_EYES, "mouth": LABEL_MOUTH, "teeth": LABEL_MOUTH, "tongue": LABEL_MOUTH}
+_DEEPER_M = {"mouth": 0.012, "teeth": 0.012, "tongue": 0.010, "socket": 0.002, "eye": 0.0008}
 _LINEAR_MELANIN = 0.8
 _DARKEST = (0.30, 0.26, 0.27)
 _SKIN_UV = 0.84  # rows of the UV square above this hold skin, below it sockets, eyes and mouth
-_SCLERA = (0.40, 0.355, 0.33)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,12 @@ class HeadTables:
         label: [T] uint8 segmentation label.
         gloss: [T] 0 dry, 1 wet.
         grid: [T, 3, 2] texture coordinates of the corners, -1..1.
+        is_tooth: [T] bool.
+        teeth: [N] vertices of the teeth.
+        tooth_mean: [3] albedo of the bright side of the teeth.
+        front: [N] 1 for front teeth to 0 for the last molars.
+        deeper_m: [V] how much further away than they are parts inside the head are drawn, so that they never
+            show through thin skin.
         eye_side: [T] int8: 0 left eyeball, 1 right eyeball, -1 elsewhere.
         albedo_mean: [3, 256, 256].
         albedo_basis: [A, 3 * 256 * 256].
@@ -47,6 +62,11 @@ class HeadTables:
     label: Tensor
     gloss: Tensor
     grid: Tensor
+    is_tooth: Tensor
+    teeth: Tensor
+    tooth_mean: Tensor
+    front: Tensor
+    deeper_m: Tensor
     eye_side: Tensor
     albedo_mean: Tensor
     albedo_basis: Tensor
@@ -79,7 +99,46 @@ def _tables(template: Tensor, model: MorphableModel) -> HeadTables:
     rows = (data.uv[data.uv_triangles] * 2 - 1).contiguous()
     mean, basis = _shrink(data.albedo_mean[None])[0], _shrink(data.albedo_basis)
     axis, radius = _iris(model)
-    return HeadTables(label, gloss, rows, eye_side, mean, basis.flatten(1).contiguous(), axis, radius)
+    teeth, deeper = _teeth(model, mean), _deeper(model)
+    return HeadTables(
+        label, gloss, rows, *teeth, deeper, eye_side, mean, basis.flatten(1).contiguous(), axis, radius
+    )
+
+
+def _deeper(model: MorphableModel) -> Tensor:
+    """[V] metres; nothing for vertices that the skin shares."""
+    data = model.data
+    out = torch.zeros(data.n_vertices)
+    for i, part in enumerate(data.part_names):
+        out[data.triangles[data.triangle_parts == i].unique()] = _DEEPER_M.get(part.split("_")[0], 0.0)
+    out[data.triangles[data.triangle_parts == data.part_names.index("skin")].unique()] = 0.0
+    return out
+
+
+def _teeth(model: MorphableModel, mean: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tooth triangles [T] bool, their vertices [N], bright albedo [3], and how far in front they are [N]."""
+    data = model.data
+    parts = [i for i, name in enumerate(data.part_names) if name.startswith("teeth")]
+    chosen = torch.isin(data.triangle_parts, torch.tensor(parts, dtype=data.triangle_parts.dtype))
+    verts = data.triangles[chosen].unique()
+    if not bool(chosen.any()):
+        return chosen, verts, torch.ones(3), torch.zeros(0)
+    albedo = sample_texture(mean, data.uv[data.uv_triangles[chosen]].mean(dim=1))
+    bright = albedo[albedo.sum(dim=1).argsort()[len(albedo) // 2 :]].mean(dim=0)
+    depth = data.template[verts, 2]
+    return chosen, verts, bright, ((depth - depth.min()) / (depth.max() - depth.min())).square()
+
+
+def _light_teeth(
+    received: Tensor, tables: HeadTables, pose: HeadPose, evenness: float, lights: Surroundings
+) -> None:
+    """Lifts the light on the teeth, [3, V] in place: parted lips let it in, and it wanders between them."""
+    if pose.lips_apart <= 0 or tables.teeth.numel() == 0:
+        return
+    forward = pose.R_cam_head @ torch.tensor([[0.0, 0.25, 1.0]]).T
+    even = 0.85 * plain_light(F.normalize(forward.T, dim=1), lights)
+    share = evenness * pose.lips_apart * (0.25 + 0.75 * tables.front)
+    received[:, tables.teeth] = torch.lerp(received[:, tables.teeth], even, share)
 
 
 def _iris(model: MorphableModel) -> tuple[Tensor, float]:
@@ -136,7 +195,9 @@ def person_texture(model: MorphableModel, person: Person, rng: np.random.Generat
     grain = pool[int(rng.integers(8))][:side, :side] * pores
     red = smooth[int(rng.integers(8))][:side, :side] * patches
     factor = (grain + red * torch.tensor([0.3, 1.0, 1.0])[:, None, None]).exp()
-    return (albedo * factor).clamp(0.002, 1.0)
+    albedo = (albedo * factor).clamp(0.002, 1.0)
+    paint_features(model, albedo, person.features, rng)
+    return albedo
 
 
 @dataclass(frozen=True)
@@ -150,6 +211,8 @@ class HeadPose:
         eyes_cam: [2, 3] centres of the eyeballs, left first.
         gaze_cam: [2, 3, 3] rotations from eyeball axes to camera axes.
         jaw_open: 0..1.
+        lips_apart: 0..1, how far lips uncover the teeth.
+        lids: Edges of the lids, or None.
     """
 
     verts_cam: Tensor
@@ -158,6 +221,8 @@ class HeadPose:
     eyes_cam: Tensor
     gaze_cam: Tensor
     jaw_open: float
+    lips_apart: float
+    lids: Lids | None
 
 
 def _highlights(normals: Tensor, view: Tensor, lights: Surroundings, exponent: float) -> list[Tensor]:
@@ -193,15 +258,15 @@ def _eye_colour(
         * (1.15 - 0.75 * ((angle - 0.72) / 0.28).clamp(0, 1))
         * (0.75 + 0.5 * ((angle - 0.4) * 2).clamp(0, 1))
     )
-    sclera = torch.tensor(_SCLERA)[:, None] * torch.stack(
+    sclera = torch.from_numpy(person.features.sclera)[:, None] * torch.stack(
         [torch.ones_like(angle), *[1 - 0.10 * (angle - 1).clamp(0, 2)] * 2]
     )
     edge = ((angle - 0.94) / 0.12).clamp(0, 1)
     colour = iris * (1 - edge) + sclera * edge
     pupil = 0.33 + 0.2 * person.oiliness
     colour = colour * ((angle - pupil) / 0.06).clamp(0.04, 1)
-    height = pose.R_cam_head[:, 1] @ outward
-    colour = colour * (1 - 0.55 * ((height - 0.02) / 0.33).clamp(0, 1))
+    if pose.lids is not None:
+        colour = colour * lid_shade(pose.lids, side, outward, person.features.lid_shade)
     bulge = unit_columns(outward - 0.35 * (pose.gaze_cam[side] @ axis)[:, None] * (angle < 1.05))
     return colour, bulge
 
@@ -250,10 +315,12 @@ def draw_head(
     visibility = head_visibility(model).blend(pose.jaw_open)
     vertex_n = vertex_normals(pose.verts_cam, model.data.triangles)
     received = received_light(vertex_n, lights, visibility, pose.R_cam_head)
+    _light_teeth(received, tables, pose, person.features.tooth_light, lights)
     n_lamps = len(lights.lobe_colours)
     lamps = [lamp_visibility(lights, visibility, pose.R_cam_head, i) for i in range(n_lamps)]
     attributes = torch.cat([received.T, vertex_n, torch.stack(lamps, dim=1)], dim=1)
-    drawn = canvas.trace(pose.verts_cam, model.data.triangles, pose.K, attributes, tables.grid)
+    behind = pose.verts_cam * (1 + tables.deeper_m / pose.verts_cam[:, 2].clamp_min(0.05))[:, None]
+    drawn = canvas.trace(behind, model.data.triangles, pose.K, attributes, tables.grid)
     if drawn is None:
         return canvas.depth.clone()
     light, normals, visible = (
@@ -263,9 +330,13 @@ def draw_head(
     )
     albedo, wet_normals, is_eye = _base_colour(drawn, texture, tables, pose, person)
     label = tables.label.index_select(0, drawn.triangle)
-    if person.tooth_white != 1.0:
-        albedo = torch.where(label == LABEL_MOUTH, albedo * person.tooth_white, albedo)
+    where = tables.is_tooth.index_select(0, drawn.triangle).nonzero().reshape(-1)
+    if where.numel():
+        albedo[:, where] *= (torch.from_numpy(person.features.tooth) / tables.tooth_mean)[:, None]
     colour = albedo * light
+    if where.numel():
+        bright = colour[:, where]
+        colour[:, where] = bright / (1 + (bright / 0.95) ** 3) ** (1 / 3)
     x_px, y_px = drawn.centres()
     x, y = (x_px - pose.K[0, 2]) / pose.K[0, 0], (y_px - pose.K[1, 2]) / pose.K[1, 1]
     view = unit_columns(torch.stack([-x, -y, -torch.ones_like(x)]))
@@ -281,6 +352,6 @@ def draw_head(
         for seen, shine in zip(
             visible, _highlights(wet_normals[:, where], view[:, where], lights, 350.0), strict=True
         ):
-            colour[:, where] += 0.03 * shine * seen[where]
+            colour[:, where] += 0.05 * shine * seen[where]
     canvas.put(drawn, colour, label)
     return canvas.depth.clone()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -33,8 +34,9 @@ _PART_FLOOR = {"mouth_interior": 0.10, "teeth_upper": 0.38, "teeth_lower": 0.3, 
 _BAND_GAIN = (1.0, 2.0 / 3.0, 0.25)  # cosine lobe per band over pi (Ramamoorthi and Hanrahan 2001)
 
 
+@cache
 def sphere_directions(count: int = N_DIRECTIONS) -> Tensor:
-    """Evenly spread unit vectors (Fibonacci sphere), [count, 3]."""
+    """Evenly spread unit vectors (Fibonacci sphere), [count, 3]; always the same object."""
     i = torch.arange(count, dtype=torch.float64) + 0.5
     z = 1 - 2 * i / count
     angle = i * (math.pi * (3 - math.sqrt(5)))

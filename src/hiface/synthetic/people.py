@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hiface.assets import load_json_asset
 from hiface.morphable import MorphableModel
+from hiface.synthetic.features import FeatureStyle, sample_features
 from hiface.synthetic.hair import HairStyle, sample_hair
 
 _MIXES: dict[str, dict[str, tuple[float, float]]] = {
@@ -24,12 +25,13 @@ _MIXES: dict[str, dict[str, tuple[float, float]]] = {
     },
     "toothy": {
         "mouthSmile": (0.5, 1.0),
-        "mouthUpperUp": (0.2, 0.7),
-        "mouthLowerDown": (0.15, 0.6),
-        "jawOpen": (0.03, 0.25),
+        "mouthUpperUp": (0.1, 0.8),
+        "mouthLowerDown": (0.1, 0.7),
+        "jawOpen": (0.02, 0.35),
+        "mouthStretch": (0.0, 0.9),
+        "mouthDimple": (0.0, 0.9),
         "cheekSquint": (0.2, 0.9),
-        "eyeSquint": (0.0, 0.7),
-        "mouthStretch": (0.0, 0.3),
+        "eyeSquint": (0.1, 0.9),
     },
     "laugh": {
         "mouthSmile": (0.5, 1),
@@ -40,6 +42,10 @@ _MIXES: dict[str, dict[str, tuple[float, float]]] = {
     "talk_a": {"jawOpen": (0.15, 0.55), "mouthLowerDown": (0.1, 0.5), "mouthUpperUp": (0, 0.3)},
     "talk_o": {"jawOpen": (0.15, 0.5), "mouthFunnel": (0.3, 0.9), "mouthPucker": (0.0, 0.4)},
     "talk_e": {"jawOpen": (0.05, 0.25), "mouthStretch": (0.2, 0.6), "mouthLowerDown": (0.1, 0.5)},
+    "talk_f": {"jawOpen": (0.03, 0.15), "mouthRollLower": (0.2, 0.6), "mouthUpperUp": (0.1, 0.5)},
+    "parted": {"jawOpen": (0.03, 0.2), "mouthUpperUp": (0.0, 0.3), "mouthLowerDown": (0.0, 0.4)},
+    "thin_lips": {"mouthRollLower": (0.2, 0.8), "mouthRollUpper": (0.2, 0.8), "mouthPress": (0, 0.5)},
+    "purse": {"mouthPucker": (0.2, 0.6), "mouthPress": (0.1, 0.5), "mouthShrugLower": (0.0, 0.5)},
     "talk_m": {"mouthPress": (0.2, 0.7), "mouthRollLower": (0.1, 0.6), "mouthRollUpper": (0.1, 0.6)},
     "surprise": {
         "browInnerUp": (0.4, 1),
@@ -66,7 +72,8 @@ _MIXES: dict[str, dict[str, tuple[float, float]]] = {
     "wide": {"eyeWide": (0.2, 1.0)},
 }
 _CALM = {"haemoglobin": 0.6, "carotene": 0.6, "cheeks": 0.7, "nose": 0.6, "forehead": 0.6, "centre": 0.6}
-_FREQUENT = ("smile", "toothy", "toothy", "talk_a", "talk_o", "talk_e", "talk_m", "blink", "half_blink")
+_MOUTHS = ("talk_a", "talk_o", "talk_e", "talk_f", "talk_m", "parted", "parted", "thin_lips", "purse", "open")
+_UNHURRIED = ("toothy", "blink")  # never scaled down
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,7 @@ class Person:
         albedo: [A] sigma.
         iris_colour: [3] linear.
         oiliness: 0..1, how much the skin shines.
-        tooth_white: Factor on the colour of the teeth.
-        lashes: 0..1, how dense the upper lashes are.
+        features: Lids, lashes, brows, lips and teeth.
         blotches: Strengths of pore noise and of uneven blood.
         hair: Hair on the head.
     """
@@ -88,8 +94,7 @@ class Person:
     albedo: Tensor
     iris_colour: np.ndarray
     oiliness: float
-    tooth_white: float
-    lashes: float
+    features: FeatureStyle
     blotches: tuple[float, float]
     hair: HairStyle
 
@@ -127,13 +132,15 @@ def sample_albedo(names: tuple[str, ...], rng: np.random.Generator, make_up: boo
             values[i] *= _CALM[name]
         elif name in ("beard", "moustache"):
             values[i] = stubble + 0.4 * values[i]
+        elif name in ("brow_density", "brow_thickness"):
+            values[i] *= 1.4
         elif make_up and name in ("lip_blood", "eyelids"):
             values[i] = rng.normal(0.5, 1.6)
         values[i] = np.clip(values[i], -2.6, 2.6)
     return torch.from_numpy(values.astype(np.float32))
 
 
-def _iris_colour(rng: np.random.Generator) -> np.ndarray:
+def _iris_colour(rng: np.random.Generator, dark: bool) -> np.ndarray:
     bases = np.array(
         [
             [0.035, 0.016, 0.007],
@@ -144,8 +151,9 @@ def _iris_colour(rng: np.random.Generator) -> np.ndarray:
             [0.17, 0.19, 0.20],
         ]
     )
-    base = bases[rng.choice(len(bases), p=[0.36, 0.26, 0.12, 0.08, 0.12, 0.06])]
-    return (base * np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.08, 3))).astype(np.float32)
+    shares = [0.75, 0.22, 0.03, 0, 0, 0] if dark else [0.22, 0.28, 0.14, 0.10, 0.18, 0.08]
+    base = bases[rng.choice(len(bases), p=shares)]
+    return (0.8 * base * np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.08, 3))).astype(np.float32)
 
 
 def sample_person(model: MorphableModel, rng: np.random.Generator) -> Person:
@@ -160,31 +168,56 @@ def sample_person(model: MorphableModel, rng: np.random.Generator) -> Person:
     """
     wide = 1.3 if rng.random() < 0.2 else 1.0
     identity = rng.standard_normal(model.data.n_identity) * wide
-    make_up = rng.random() < 0.25
+    make_up = rng.random() < 0.3
+    names = model.data.albedo_names
+    albedo = sample_albedo(names, rng, make_up)
+    melanin = float(albedo[names.index("melanin")]) if "melanin" in names else 0.0
+    dark = bool(melanin + rng.normal(0, 0.3) > -0.3)
     return Person(
         identity=torch.from_numpy(np.clip(identity, -3.5, 3.5).astype(np.float32)),
-        albedo=sample_albedo(model.data.albedo_names, rng, make_up),
-        iris_colour=_iris_colour(rng),
+        albedo=albedo,
+        iris_colour=_iris_colour(rng, dark),
         oiliness=float(rng.beta(1.6, 3.0)),
-        tooth_white=float(rng.uniform(0.7, 1.15)),
-        lashes=float(rng.uniform(0.15, 0.6) + 0.4 * make_up),
+        features=sample_features(rng, dark, make_up),
         blotches=(float(rng.uniform(0.005, 0.03)), float(rng.uniform(0.005, 0.03))),
         hair=sample_hair(rng),
     )
 
 
 def _apply(values: dict[str, float], mix: str, rng: np.random.Generator, known: tuple[str, ...]) -> None:
-    strength = rng.uniform(0.4, 1.0)
+    strength = 1.0 if mix in _UNHURRIED else rng.uniform(0.4, 1.0)
     for stem, (low, high) in _MIXES[mix].items():
-        value = strength * rng.uniform(low, high) if mix != "blink" else rng.uniform(low, high)
+        value = strength * rng.uniform(low, high)
         lopsided = rng.normal(0, 0.08)
         for side, sign in (("", 0), ("Left", 1), ("Right", -1)):
             if stem + side in known:
                 values[stem + side] = max(values.get(stem + side, 0.0), value * (1 + sign * lopsided))
 
 
+def _add_sparse(values: dict[str, float], names: list[str], limit: float, rng: np.random.Generator) -> None:
+    for name in names:
+        values[name] = max(values.get(name, 0.0), rng.uniform(0, limit))
+
+
+def _rest_lids(values: dict[str, float], rng: np.random.Generator) -> None:
+    """Lids at rest: wide awake to sleepy, lower lids relaxed to tense."""
+    blink = rng.normal(0.03, 0.05) if rng.random() < 0.35 else rng.uniform(0.0, 0.33)
+    squint = rng.uniform(0.0, 0.45) if rng.random() < 0.5 else 0.0
+    wide = rng.uniform(0.0, 0.4) if rng.random() < 0.2 else 0.0
+    for side in ("Left", "Right"):
+        for stem, value in (
+            ("eyeBlink", blink + rng.normal(0, 0.01)),
+            ("eyeSquint", squint),
+            ("eyeWide", wide),
+        ):
+            values[stem + side] = max(values.get(stem + side, 0.0), value)
+
+
 def sample_expression(names: tuple[str, ...], rng: np.random.Generator) -> dict[str, float]:
-    """Draws a face's expression: near neutral for about 45 %, named mixes, winks and random sparse ones.
+    """Draws a face's expression.
+
+    Near neutral for 35 %, wide smiles with teeth for 25 %, shapes of speech and of quiet mouths for 17 %, the
+    rest one or two named mixes; on top a few weak shapes, seldom strong ones, and lids at rest.
 
     Args:
         names: The model's expression names.
@@ -193,24 +226,26 @@ def sample_expression(names: tuple[str, ...], rng: np.random.Generator) -> dict[
     Returns:
         Values by name; eyeLook shapes are left to `add_gaze`.
     """
-    movable = [n for n in names if not n.startswith(("eyeLook", "tongue", "mouthClose"))]
+    movable = [n for n in names if not n.startswith(("eyeLook", "eyeBlink", "tongue", "mouthClose"))]
     values: dict[str, float] = {}
-    kind = rng.random()
-    count = 0 if kind < 0.45 else 1 if kind < 0.78 else 2
-    for _ in range(count):
-        pool = _FREQUENT if rng.random() < 0.5 else tuple(_MIXES)
-        _apply(values, pool[int(rng.integers(len(pool)))], rng, names)
+    kind, strong = rng.random(), rng.random() < 0.1
+    mixes: list[str] = []
+    if kind < 0.25:
+        mixes = ["toothy"] if rng.random() < 0.9 else ["toothy", "blink"]
+    elif kind < 0.42:
+        mixes = [_MOUTHS[int(rng.integers(len(_MOUTHS)))]]
+    elif kind < 0.65:
+        pool = tuple(_MIXES)
+        mixes = [pool[int(rng.integers(len(pool)))] for _ in range(1 + int(rng.random() < 0.4))]
+    for mix in mixes:
+        _apply(values, mix, rng, names)
     if rng.random() < 0.03:
         values[f"eyeBlink{'Left' if rng.random() < 0.5 else 'Right'}"] = rng.uniform(0.8, 1.0)
-    sparse = 3 if kind < 0.9 else 8
-    for name in rng.choice(movable, sparse, replace=False):
-        limit = 0.25 if kind < 0.9 else 0.8
-        if not (name.startswith("eyeBlink") and kind < 0.45):
-            values[name] = max(values.get(name, 0.0), rng.uniform(0, limit))
-    blink = rng.normal(0.02, 0.07)
-    for side in ("Left", "Right"):
-        key = f"eyeBlink{side}"
-        values[key] = max(values.get(key, 0.0), blink)
+    if kind < 0.25:
+        movable = [n for n in movable if not n.startswith("mouth") or rng.random() < 0.2]
+    chosen = rng.choice(movable, 6 if strong else 3, replace=False).tolist()
+    _add_sparse(values, chosen, 0.8 if strong else 0.2, rng)
+    _rest_lids(values, rng)
     return limit_expression(values)
 
 
@@ -231,6 +266,18 @@ def limit_expression(values: dict[str, float]) -> dict[str, float]:
     return out
 
 
+def lips_apart(values: dict[str, float]) -> float:
+    """How far an expression uncovers the teeth, 0..1."""
+    pulled = sum(
+        values.get(f"mouth{stem}{side}", 0.0)
+        for stem in ("UpperUp", "LowerDown")
+        for side in ("Left", "Right")
+    )
+    smile = 0.5 * (values.get("mouthSmileLeft", 0.0) + values.get("mouthSmileRight", 0.0))
+    opened = values.get("jawOpen", 0.0) - values.get("mouthClose", 0.0)
+    return float(np.clip(0.6 * pulled + opened + 0.3 * smile - 0.1, 0.0, 1.0))
+
+
 def sample_gaze(
     rng: np.random.Generator, camera_yaw: float, camera_pitch: float, closed: float = 0.0
 ) -> Gaze:
@@ -245,7 +292,7 @@ def sample_gaze(
     Returns:
         Gaze with a little vergence.
     """
-    if rng.random() < 0.6:
+    if rng.random() < 0.72:
         yaw, pitch = camera_yaw + rng.normal(0, 0.04), camera_pitch + rng.normal(0, 0.04)
     else:
         yaw, pitch = rng.normal(0, 0.25), rng.normal(-0.06, 0.12)

@@ -34,7 +34,6 @@ class LandmarkRecipe:
         rotation_weight: Weight of the rotation's squared distance.
         presence_weight: Weight of the presence's cross entropy.
         backgrounds: Number of procedural backgrounds.
-        smile_repeats: How many times more often than others an open smile is drawn.
         refresh_every: Steps between looks for new shards.
         seed: Of weights and batches.
     """
@@ -47,7 +46,6 @@ class LandmarkRecipe:
     rotation_weight: float = 1.0
     presence_weight: float = 0.5
     backgrounds: int = 1024
-    smile_repeats: int = 3
     refresh_every: int = 500
     seed: int = 0
 
@@ -63,7 +61,7 @@ class LandmarkTask:
 
     def __init__(self, recipe: LandmarkRecipe, folders: tuple[Path, ...], mirror: Tensor) -> None:
         self.recipe, self.mirror = recipe, mirror
-        self.data = ShardSet(folders, smile_repeats=recipe.smile_repeats)
+        self.data = ShardSet(folders)
         self.held = ShardSet(folders, validation=True)
         self.counts = self.data.counts
         sizes = {**vars(recipe.network), "n_dense": self.counts[1], "n_iris": self.counts[2]}
@@ -75,7 +73,7 @@ class LandmarkTask:
         self._held_batches: list[LandmarkBatch] = []
 
     def _set_layout(self) -> None:
-        samples = self.data.take(np.arange(min(len(self.data), 1000)))
+        samples = self.data.take(np.arange(min(len(self.data), 1000)), segmentation=False)
         frame = frame_of_points(
             samples.points_px[:, :68], self.config.crop_scale, eye_roll(samples.points_px)
         )
@@ -89,7 +87,7 @@ class LandmarkTask:
             self.data.refresh()
         rng = np.random.default_rng((self.recipe.seed, step))
         gen = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        samples = self.data.draw(rng, self.recipe.batch_size)
+        samples = self.data.draw(rng, self.recipe.batch_size, segmentation=False)
         return make_batch(gen, samples, self.config, self.mirror, self.recipe.jitter, self.backgrounds)
 
     def loss(self, network: nn.Module, batch: LandmarkBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -140,4 +138,6 @@ class LandmarkTask:
     def _held_batch(self, number: int) -> LandmarkBatch:
         rng = np.random.default_rng((7, number))
         gen = torch.Generator().manual_seed(number)
-        return make_batch(gen, self.held.draw(rng, 64), self.config, self.mirror, NO_JITTER)
+        return make_batch(
+            gen, self.held.draw(rng, 64, segmentation=False), self.config, self.mirror, NO_JITTER
+        )

@@ -16,6 +16,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -123,9 +124,8 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
         _trim_log(log, state.step)
     clock, seen = time.perf_counter(), state.step
     with _progress(config.steps, state.step) as advance:
-        while state.step < config.steps:
-            batch = _to_device(task.batch(state.step), device)
-            numbers = state.update(task, batch)
+        for batch in batches_ahead(task, state.step, config.steps):
+            numbers = state.update(task, _to_device(batch, device))
             advance()
             if state.step % config.log_every == 0:
                 now = time.perf_counter()
@@ -136,6 +136,20 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
                 state.save(checkpoint)
                 _write_log(log, {"step": state.step, "validation": task.validate(state.average)})
     return state.average.to("cpu")
+
+
+def batches_ahead(task: Task, first: int, end: int) -> Iterator[Any]:
+    """Batches `first` .. `end - 1` of a task; the next one is made in a second thread meanwhile."""
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(1, "batches", lambda: torch.set_num_threads(threads))
+    try:
+        ahead = None
+        for step in range(first, end):
+            batch = ahead.result() if ahead is not None else task.batch(step)
+            ahead = pool.submit(task.batch, step + 1) if step + 1 < end else None
+            yield batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class TrainState:

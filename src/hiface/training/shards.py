@@ -14,7 +14,6 @@ from torch import Tensor
 from hiface.assets import load_json_asset
 from hiface.errors import AssetError
 
-MOUTH_LABEL = 3  # in the shards' segmentation
 VALIDATION_EVERY = 25  # of 25 persons one is kept for validation
 _POINTS = ("landmarks68_px", "dense_px", "iris_px")
 _VISIBLE = ("visible68", "visible_dense", "visible_iris")
@@ -27,7 +26,7 @@ class Samples:
 
     Attributes:
         images: [B, 4, S, S] uint8, sRGB over its background, and the person's alpha.
-        segmentation: [B, S, S] uint8 region of each pixel.
+        segmentation: [B, S, S] uint8 region of each pixel; [B, 0, 0] where it was not asked for.
         points_px: [B, L, 2] 68, dense and iris points, pixels.
         visible: [B, L] bool.
         R_cam_head: [B, 3, 3] rotation of the head.
@@ -68,19 +67,6 @@ class _Shard:
         finite = np.isfinite(self.points).all(axis=(1, 2))
         self.training = np.nonzero(~held & finite)[0]
         self.validation = np.nonzero(held & finite)[0]
-        self.smiles = np.intersect1d(self.training, np.nonzero(self._shows_smile(labels_path))[0])
-
-    def _shows_smile(self, labels_path: Path) -> np.ndarray:
-        """[N] bool: a smile with the mouth's inside in view, which is rare and hard."""
-        with np.load(labels_path) as labels:
-            if "expression" not in labels:
-                return np.zeros(len(self.R), bool)
-            expression = labels["expression"]
-        names = load_json_asset("expressions/arkit52.json")["names"]
-        smile = expression[:, [names.index("mouthSmileLeft"), names.index("mouthSmileRight")]].mean(axis=1)
-        size = np.ptp(self.points[:, :68], axis=1).prod(axis=1)
-        inside = (np.asarray(self.segmentation) == MOUTH_LABEL).sum(axis=(1, 2))
-        return (smile > 0.25) & (inside > 0.006 * size)
 
 
 class ShardSet:
@@ -89,14 +75,13 @@ class ShardSet:
     Args:
         folders: Folders written by `hiface.synthetic`.
         validation: Draw from the persons kept for validation instead of the others.
-        smile_repeats: How many times more often than others an open smile is drawn.
 
     Raises:
         AssetError: There is no shard, or one does not have the expected content.
     """
 
-    def __init__(self, folders: tuple[Path, ...], validation: bool = False, smile_repeats: int = 0) -> None:
-        self._folders, self._validation, self._smile_repeats = folders, validation, smile_repeats
+    def __init__(self, folders: tuple[Path, ...], validation: bool = False) -> None:
+        self._folders, self._validation = folders, validation
         self._shards: dict[Path, _Shard] = {}
         self.refresh()
         if len(self) == 0:
@@ -109,14 +94,13 @@ class ShardSet:
             for path in sorted(folder.glob("shard_*.labels.npz")):
                 if path not in self._shards:
                     self._shards[path] = _Shard(path)
-        table = [(i, j) for i, shard in enumerate(self._shards.values()) for j in self._ids(shard)]
+        table = [
+            (i, j)
+            for i, shard in enumerate(self._shards.values())
+            for j in (shard.validation if self._validation else shard.training)
+        ]
         self._table = np.asarray(table, dtype=np.int64).reshape(-1, 2)
         self._list = list(self._shards.values())
-
-    def _ids(self, shard: _Shard) -> np.ndarray:
-        if self._validation:
-            return shard.validation
-        return np.concatenate([shard.training, *[shard.smiles] * self._smile_repeats])
 
     def __len__(self) -> int:
         return len(self._table)
@@ -128,16 +112,17 @@ class ShardSet:
         sets = manifest["landmark_sets"]
         return int(sets["ibug68"]), int(sets["dense"]), int(sets["iris"])
 
-    def draw(self, rng: np.random.Generator, count: int) -> Samples:
+    def draw(self, rng: np.random.Generator, count: int, segmentation: bool = True) -> Samples:
         """Random samples, with replacement."""
-        return self.take(rng.integers(len(self), size=count))
+        return self.take(rng.integers(len(self), size=count), segmentation)
 
-    def take(self, ids: np.ndarray) -> Samples:
+    def take(self, ids: np.ndarray, segmentation: bool = True) -> Samples:
         """Samples by number, 0 .. len - 1."""
         where = [(self._list[i], j) for i, j in self._table[ids]]
+        regions = [s.segmentation[j] if segmentation else s.segmentation[j, :0, :0] for s, j in where]
         return Samples(
             images=torch.from_numpy(np.stack([s.images[j] for s, j in where])),
-            segmentation=torch.from_numpy(np.stack([s.segmentation[j] for s, j in where])),
+            segmentation=torch.from_numpy(np.stack(regions)),
             points_px=torch.from_numpy(np.stack([s.points[j] for s, j in where]).astype(np.float32)),
             visible=torch.from_numpy(np.stack([s.visible[j] for s, j in where])),
             R_cam_head=torch.from_numpy(np.stack([s.R[j] for s, j in where])),
