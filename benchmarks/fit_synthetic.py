@@ -4,9 +4,11 @@
     python benchmarks/fit_synthetic.py --people 32 --out benchmarks/results/fit_synthetic.json
 
 Rows: kind of landmarks (exact with 1 % and 2 % noise of the face size, the networks' own) x landmarks alone
-or with the picture. Columns: ratio of the region error to that of the mean face (`hiface.evaluation.regions`,
-neutral shapes, rigid alignment on the face without scale), the same with scale, correlation of true and
-fitted identity, mean absolute error of the expression, time.
+or with the picture. Pictures have all effects of the generator (hair, glasses, make-up, shadows, hands,
+camera); in the rows "plain" the same people in the same pose and light are drawn by the renderer alone on a
+background, and the landmarks are the networks'. Columns: ratio of the region error to that of the mean face
+(`hiface.evaluation.regions`, neutral shapes, rigid alignment on the face without scale), the same with scale,
+correlation of true and fitted identity, mean absolute error of the expression, time.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import roma
 import torch
 from torch import Tensor
 
-from hiface.data.colour import srgb_to_linear
+from hiface.data.colour import linear_to_srgb, srgb_to_linear
 from hiface.errors import HifaceError
 from hiface.evaluation.regions import PROTOCOLS, ratio_to_mean, region_errors
 from hiface.fitting.config import FitConfig
@@ -31,6 +34,8 @@ from hiface.fitting.observations import FaceObservation, ImageCrop
 from hiface.fitting.observe import observation_from_detection
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import FaceDetector
+from hiface.render.pipeline import render
+from hiface.synthetic.backgrounds import sample_background
 from hiface.synthetic.generator import PICTURES_PER_PERSON, SyntheticSample, generate_batch
 
 SIZE_PX = 512
@@ -45,6 +50,7 @@ class Case:
     name: str
     noise: float | None
     photometric: bool
+    plain: bool = False
 
 
 CASES = (
@@ -54,6 +60,8 @@ CASES = (
     Case("noise 2 %, + picture", 0.02, True),
     Case("networks, landmarks", None, False),
     Case("networks, + picture", None, True),
+    Case("plain, landmarks", None, False, plain=True),
+    Case("plain, + picture", None, True, plain=True),
 )
 
 
@@ -86,6 +94,16 @@ def pictures(model: MorphableModel, count: int, first: int) -> list[SyntheticSam
         ):
             found.append(sample)
     return found
+
+
+def plain(model: MorphableModel, sample: SyntheticSample, seed: int) -> SyntheticSample:
+    """The same person, pose, camera and light, drawn by the renderer alone on a procedural background."""
+    params = sample.params
+    mesh = model(params.identity, params.expression, params.pose)
+    drawn = render(mesh, params.camera, model.albedo_map(params.albedo), params.light)
+    behind = sample_background(np.random.default_rng(seed), SIZE_PX)
+    image = drawn.image * drawn.alpha + behind * (1 - drawn.alpha)
+    return replace(sample, image_srgb=(255 * linear_to_srgb(image.clamp(0, 1))).round().byte())
 
 
 def noisy_observation(sample: SyntheticSample, noise: float, seed: int) -> FaceObservation:
@@ -141,7 +159,8 @@ def run_case(
     seconds, cpu_seconds = [], []
     none = torch.zeros(len(model.data.expression_names))
     missed = 0
-    for index, sample in enumerate(samples):
+    for index, picture in enumerate(samples):
+        sample = plain(model, picture, index) if case.plain else picture
         if case.noise is not None:
             observation = noisy_observation(sample, case.noise, index)
         else:

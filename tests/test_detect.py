@@ -7,7 +7,16 @@ import torch
 
 from hiface.data.crops import CropFrame, box_of_points, eye_roll
 from hiface.errors import ImageError
-from hiface.networks.detect import DetectConfig, FaceDetector, _canvas, _merge, _to_camera, face_score
+from hiface.networks.detect import (
+    DetectConfig,
+    FaceDetector,
+    _canvas,
+    _is_off,
+    _merge,
+    _resized,
+    _to_camera,
+    face_score,
+)
 from hiface.networks.poses import rotation_from_6d
 
 
@@ -37,15 +46,37 @@ def test_wrong_arrays_are_named_errors(detector: FaceDetector, array: np.ndarray
 
 
 def test_canvas_maps_pixels_exactly() -> None:
-    image = np.zeros((50, 100, 3), np.uint8)
+    image = torch.zeros(50, 100, 3, dtype=torch.uint8)
     image[20:30, 60:70] = 255
-    canvas, offset, scale = _canvas(image, 0.5, 0.5, 32)
+    small = _resized(image, 0.5)
+    assert small.shape == (25, 50, 3) and small.dtype == torch.uint8
+    canvas, pad = _canvas(small, 0.5, 32)
     assert canvas.shape[2] % 32 == 0 and canvas.shape[3] % 32 == 0
     ys, xs = np.nonzero(canvas[0, 0] > 0.9)
-    low = (np.array([xs.min(), ys.min()]) - offset) / scale
-    high = (np.array([xs.max() + 1, ys.max() + 1]) - offset) / scale
+    low = (np.array([xs.min(), ys.min()]) - pad) / 0.5
+    high = (np.array([xs.max() + 1, ys.max() + 1]) - pad) / 0.5
     assert np.allclose(low, [60, 20], atol=2) and np.allclose(high, [70, 30], atol=2)
     assert np.isclose(canvas[0, 0, 0, 0], 128 / 255)
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (2, 3), (70, 50)])
+def test_shrinking_keeps_the_mean_and_at_least_one_pixel(shape: tuple[int, int]) -> None:
+    gen = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (*shape, 3), generator=gen, dtype=torch.uint8)
+    small = _resized(image, 0.25)
+    assert min(small.shape[:2]) >= 1
+    assert float((small.float().mean() - image.float().mean()).abs()) < 16
+    assert torch.equal(_resized(image, 1.0), image)
+
+
+def test_crops_that_need_no_second_look() -> None:
+    frame = CropFrame(torch.zeros(4, 2), torch.full((4,), 100.0), torch.zeros(4))
+    better = CropFrame(
+        torch.tensor([[4.0, 0.0], [0.0, 9.0], [0.0, 0.0], [0.0, 0.0]]),
+        torch.tensor([104.0, 100.0, 130.0, 100.0]),
+        torch.tensor([0.1, 0.0, 0.0, -0.4]),
+    )
+    assert _is_off(frame, better, (0.06, 0.12, 0.25)).tolist() == [False, True, True, True]
 
 
 def test_duplicates_are_merged_and_neighbours_kept() -> None:

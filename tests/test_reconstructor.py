@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import hiface
+from hiface.data import Photo
 from hiface.errors import ModelFormatError, OutputError
 from portrait import portrait, truth
 
@@ -118,3 +119,23 @@ def test_results_are_repeatable(reconstructor, face):
 def test_unknown_method():
     with pytest.raises(ValueError, match="fit"):
         hiface.Reconstructor(method="magic")
+
+
+def test_focal_length_of_the_photo_reaches_the_detector(monkeypatch):
+    reconstructor, seen = hiface.Reconstructor(), []
+    monkeypatch.setattr(
+        reconstructor.detector, "detect", lambda image, focal_px=None: seen.append(focal_px) or []
+    )
+    image = np.zeros((20, 30, 3), np.uint8)
+    assert reconstructor.reconstruct(Photo(image, 41.5)) == [] and reconstructor.reconstruct(image) == []
+    assert seen == [41.5, None]
+
+
+def test_focal_length_turns_the_rotation_of_a_face_off_the_middle(reconstructor):
+    wide = np.concatenate([portrait(), np.full((512, 512, 3), 50, np.uint8)], axis=1)
+    near, far = (
+        reconstructor.detector.detect(wide, focal_px)[0].R_cam_object for focal_px in (700.0, 7000.0)
+    )
+    turn = near.T @ far
+    angle = float(torch.acos(((turn.trace() - 1) / 2).clamp(-1, 1)))
+    assert 0.25 < angle < 0.4  # arctan(256 / 700) = 0.35

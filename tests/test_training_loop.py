@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from hiface.training.shards import ShardSet
 torch.set_num_threads(1)
 
 SMALL = LandmarkerConfig(crop_px=64, stem=8, widths=(8, 12, 16, 16), hidden=32)
-FINDER = FinderConfig(stem=8, widths=(8, 12, 16, 16), blocks=(1, 1, 1, 1), neck=12)
+FINDER = FinderConfig(stem=8, widths=(8, 12, 16), blocks=(1, 1, 1), neck=12)
 LANDMARK_RECIPE = LandmarkRecipe(batch_size=8, network=SMALL, backgrounds=9, jitter=CropJitter(negatives=0.1))
 FINDER_RECIPE = FinderRecipe(
     batch_size=4, network=FINDER, backgrounds=9, collage=CollageConfig(size=96, max_face_px=80)
@@ -161,6 +162,9 @@ def test_assignment_gives_each_face_a_place_of_its_level(data: Path) -> None:
     owner, ignored = assign(centres, level, boxes, torch.tensor([[1.0, 1, -1]]), FINDER_RECIPE)
     assert set(level[owner[0] == 0].tolist()) == {0} and set(level[owner[0] == 1].tolist()) == {1}
     assert not (owner == 2).any() and ignored.any() and not ignored[owner >= 0].any()
+    large = torch.tensor([[[2.0, 2, 94, 94]]])
+    owner, ignored = assign(centres, level, large, torch.ones(1, 1), FINDER_RECIPE)
+    assert (owner[0] == 0).any() and set(level[ignored[0]].tolist()) == {1}
 
 
 def test_degradation_stays_in_range_and_changes_the_picture() -> None:
@@ -208,3 +212,31 @@ def test_the_finder_recipe_runs_from_data_to_weights(data: Path, tmp_path: Path,
     assert notes["recipe"] == "finder" and notes["steps"] == "2" and "recall_at_0.4" in notes["scores"]
     again = main_train("finder", data, tmp_path / "second", start=path)
     assert again.exists()
+
+
+def test_training_writes_an_onnx_file_with_the_same_numbers(data: Path, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("onnx")
+    from hiface.networks.runtime import OnnxRunner, TorchRunner
+    from hiface.networks.weights import load_finder
+    from hiface.training import recipes
+
+    small = recipes.Recipe(FINDER_RECIPE, dataclasses.replace(LOOP, steps=1))
+    monkeypatch.setitem(recipes.RECIPES, "finder", small)
+    path = main_train("finder", data, tmp_path / "run")
+    onnx = OnnxRunner(path.with_suffix(".onnx"), 1)
+    rival = TorchRunner(load_finder(path))
+    batch = np.random.default_rng(0).random((1, 3, 64, 96), dtype=np.float32)
+    for a, b in zip(onnx(batch), rival(batch), strict=True):
+        assert a.shape == b.shape and np.abs(a - b).max() < 0.02
+    assert onnx.metadata["recipe"] == "finder" and onnx.metadata["config"] == rival.metadata["config"]
+
+
+def test_weights_are_written_without_onnx(data: Path, tmp_path: Path, monkeypatch, caplog) -> None:
+    from hiface.training import recipes
+
+    small = recipes.Recipe(FINDER_RECIPE, dataclasses.replace(LOOP, steps=1))
+    monkeypatch.setitem(recipes.RECIPES, "finder", small)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    path = main_train("finder", data, tmp_path / "run")
+    assert path.exists() and not path.with_suffix(".onnx").exists()
+    assert "hiface[train]" in caplog.text

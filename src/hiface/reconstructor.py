@@ -62,7 +62,7 @@ class Reconstructor:
         """
         photo = image if isinstance(image, Photo) else read_photo(image)
         started = time.perf_counter()
-        detections = self.detector.detect(photo.image_srgb)
+        detections = self.detector.detect(photo.image_srgb, photo.focal_px)
         detect_s = time.perf_counter() - started
         detections = sorted(detections, key=_area, reverse=True)
         return [self.fit(photo, detection, detect_s) for detection in detections]

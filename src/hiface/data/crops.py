@@ -48,6 +48,19 @@ class CropFrame:
         square = (0.5 * self.side_px)[..., None, None] ** 2
         return (points_px - self.centre_px[..., None, :]) @ turn / square
 
+    def take(self, ids: Tensor | slice) -> CropFrame:
+        """The crops with these numbers, of a list of crops."""
+        return CropFrame(self.centre_px[ids], self.side_px[ids], self.roll[ids])
+
+
+def join_frames(frames: list[CropFrame]) -> CropFrame:
+    """Several lists of crops, one after another."""
+    return CropFrame(
+        torch.cat([f.centre_px for f in frames]),
+        torch.cat([f.side_px for f in frames]),
+        torch.cat([f.roll for f in frames]),
+    )
+
 
 def box_of_points(points: Tensor) -> Tensor:
     """Tight boxes: points [*B, N, 2] to [*B, 4] x0, y0, x1, y1."""
@@ -103,9 +116,8 @@ def sampling_grid(frame: CropFrame, size_px: int, height: int, width: int) -> Te
     Returns:
         [B, size_px, size_px, 2].
     """
-    ticks = (torch.arange(size_px, dtype=frame.side_px.dtype, device=frame.side_px.device) + 0.5) * (
-        2 / size_px
-    ) - 1
+    ticks = torch.arange(size_px, dtype=frame.side_px.dtype, device=frame.side_px.device)
+    ticks = (ticks + 0.5) * (2 / size_px) - 1
     grid = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1).reshape(1, -1, 2)
     px = frame.to_picture(grid.expand(frame.side_px.shape[0], -1, -1))
     scale = px.new_tensor([2.0 / width, 2.0 / height])
@@ -139,22 +151,37 @@ def crop_photo(image_srgb: Tensor, frame: CropFrame, size_px: int) -> Tensor:
     Returns:
         [N, 3, size_px, size_px] float32, 0..1; the photo's edge is repeated outside it.
     """
-    crops = []
-    for i in range(frame.side_px.shape[0]):
-        crops.append(_crop_one(image_srgb, frame.centre_px[i], frame.side_px[i], frame.roll[i], size_px))
-    return torch.stack(crops) if crops else torch.zeros(0, 3, size_px, size_px)
+    crops = torch.zeros(frame.side_px.shape[0], 3, size_px, size_px)
+    if len(crops) == 0:
+        return crops
+    parts, maps = [], []
+    for side, centre, axes in zip(
+        frame.side_px.tolist(), frame.centre_px.tolist(), frame.axes().tolist(), strict=True
+    ):
+        part, (x0, y0), factor = _shrunk_piece(image_srgb, centre, side, size_px)
+        sx, sy = 2.0 / (factor * part.shape[3]), 2.0 / (factor * part.shape[2])
+        to_x = [sx * axes[0][0], sx * axes[0][1], sx * (centre[0] - x0) - 1.0]
+        to_y = [sy * axes[1][0], sy * axes[1][1], sy * (centre[1] - y0) - 1.0]
+        parts.append(part)
+        maps.append([to_x, to_y])
+    grid = F.affine_grid(torch.tensor(maps), [len(parts), 3, size_px, size_px], align_corners=False)
+    for i, part in enumerate(parts):
+        crops[i] = F.grid_sample(part, grid[i : i + 1], padding_mode="border", align_corners=False)[0]
+    return crops.mul_(1.0 / 255.0)
 
 
-def _crop_one(image: Tensor, centre: Tensor, side: Tensor, roll: Tensor, size_px: int) -> Tensor:
+def _shrunk_piece(
+    image: Tensor, centre: list[float], side: float, size_px: int
+) -> tuple[Tensor, tuple[int, int], int]:
+    """The piece of a photo that a crop needs, [1, 3, h, w] 0..255, its corner (x, y) and how often shrunk."""
     height, width = image.shape[:2]
-    factor = max(1, int(float(side) / size_px + 0.25))
-    reach = 0.75 * float(side) + 2 * factor  # half the diagonal, and a margin
-    cx, cy = (float(v) for v in centre)
-    x0 = min(max(int(cx - reach), 0), width - 1) // factor * factor
-    y0 = min(max(int(cy - reach), 0), height - 1) // factor * factor
-    x1, y1 = max(x0 + 1, min(int(cx + reach) + 1, width)), max(y0 + 1, min(int(cy + reach) + 1, height))
-    part = image[y0:y1, x0:x1].permute(2, 0, 1)[None].float() / 255.0
+    factor = max(1, int(side / size_px + 0.25))
+    reach = 0.75 * side + 2 * factor  # half the diagonal, and a margin
+    x0 = min(max(int(centre[0] - reach), 0), width - 1) // factor * factor
+    y0 = min(max(int(centre[1] - reach), 0), height - 1) // factor * factor
+    x1 = max(x0 + 1, min(int(centre[0] + reach) + 1, width))
+    y1 = max(y0 + 1, min(int(centre[1] + reach) + 1, height))
+    part = image[y0:y1, x0:x1].permute(2, 0, 1)[None].float()
     if factor > 1:
         part = F.avg_pool2d(part, factor, ceil_mode=True, count_include_pad=False)
-    local = CropFrame((centre - centre.new_tensor([x0, y0]))[None] / factor, side[None] / factor, roll[None])
-    return sample_crops(part, local, size_px)[0]
+    return part, (x0, y0), factor

@@ -69,8 +69,8 @@ class FitConfig:
     landmark_floor: float = 0.006
     landmark_sigma_scale: float = 1.4
     landmark_degrees: float = 4.0
-    effective_sparse: float = 20.0
-    effective_dense: float = 40.0
+    effective_sparse: float = 60.0
+    effective_dense: float = 120.0
     jaw_slide: float = 3.0
     pair_sigma: float = 0.6
     pair_weight: float = 1.0
@@ -96,7 +96,7 @@ class FitConfig:
     effective_per_px: float = 0.5
     photometric_scale: float = 2.0
     photometric_floor: float = 0.02
-    pyramid_px: tuple[float, ...] = (0.08, 0.03)
+    pyramid_px: tuple[float, ...] = (0.08, 0.03, 0.012)
     iterations_pose: int = 8
     iterations_landmarks: int = 15
     iterations_light: int = 4

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from hiface.data.crops import CropFrame, crop_photo, eye_roll, frame_of_box, frame_of_points
+from hiface.data.crops import CropFrame, box_of_points, eye_roll, frame_of_box, frame_of_points, join_frames
 from hiface.errors import ImageError
-from hiface.networks.boxes import decode_maps, suppress
-from hiface.networks.poses import mirror_rotation, ray_rotation, roll_rotation, rotation_from_6d
+from hiface.networks.boxes import contained_matrix, decode_maps, suppress
+from hiface.networks.looks import LandmarkReader, Look, join_looks
+from hiface.networks.poses import ray_rotation, roll_rotation
 from hiface.networks.runtime import Runner, load_runner
 
 _GREY = 128
+_INSIDE = 0.7  # share of a box within another at which both are one face
+_SURE_PRESENCE = 0.5
 _SPREAD = 0.06  # share of the box's side at which the spread halves a score
 
 
@@ -60,32 +63,58 @@ class DetectConfig:
             the photo.
         overview_margin: Margin on both sides together, over the longer side of the photo in the overview.
         fine_side_px: Longer side for photos much larger than `base_side_px`, for small faces in them.
+        fine_margin: Margin around them like `overview_margin`, for small faces cut by the photo's edge.
         min_finder_score: Candidates under this score are not looked at.
         min_presence: Least probability at the first look that a candidate is a face.
         min_score: Least `face_score` of a face that is returned.
-        max_candidates: Candidates given to the landmark network.
+        sure_finder_score: Candidates under this score are looked at in batches, best first, until a batch
+            holds no face.
+        batch: Least number of candidates in such a batch.
+        max_candidates: Most candidates given to the landmark network.
+        settled: How far the landmarks may say that the first crop was off (shift over its side, logarithm of
+            its side, roll in radians) for the second look to use the same crop.
         flip: Whether the second look averages the crop and its mirror image.
     """
 
     base_side_px: int = 416
     overview_side_px: int = 152
     overview_margin: float = 0.26
-    fine_side_px: int = 1600
-    min_finder_score: float = 0.3
+    fine_side_px: int = 2048
+    fine_margin: float = 0.04
+    min_finder_score: float = 0.25
     min_presence: float = 0.2
     min_score: float = 0.5
+    sure_finder_score: float = 0.7
+    batch: int = 2
     max_candidates: int = 128
+    settled: tuple[float, float, float] = (0.06, 0.12, 0.25)
     flip: bool = True
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What the landmark network says of N crops, in pixels of the photo."""
+class _Seen:
+    """Faces with where and what was read.
 
-    points: Tensor
-    sigma: Tensor
-    R_crop: Tensor
-    presence: Tensor
+    Attributes:
+        frame: N crops.
+        crops: [N, 3, S, S].
+        look: In crop coordinates.
+        finder: [N] scores of the finder.
+    """
+
+    frame: CropFrame
+    crops: Tensor
+    look: Look
+    finder: np.ndarray
+
+    def take(self, ids: np.ndarray) -> _Seen:
+        """The faces with these numbers."""
+        i = torch.from_numpy(ids)
+        return _Seen(self.frame.take(i), self.crops[i], self.look.take(i), self.finder[ids])
+
+    def points(self) -> Tensor:
+        """[N, L, 2] pixels of the photo."""
+        return self.frame.to_picture(self.look.points)
 
 
 class FaceDetector:
@@ -105,12 +134,8 @@ class FaceDetector:
     ) -> None:
         self.config = config or DetectConfig()
         self._finder: Runner = load_runner("finder", device, threads)
-        self._landmarker: Runner = load_runner("landmarker", device, threads)
+        self._reader = LandmarkReader(load_runner("landmarker", device, threads))
         self._strides: tuple[int, ...] = tuple(json.loads(self._finder.metadata["config"])["strides"])
-        sizes = json.loads(self._landmarker.metadata["config"])
-        self._crop_px, self._crop_scale = int(sizes["crop_px"]), float(sizes["crop_scale"])
-        self._n_dense = int(sizes["n_dense"])
-        self._mirror = torch.tensor(json.loads(self._landmarker.metadata["mirror"]))
 
     def detect(self, image_srgb: np.ndarray, focal_px: float | None = None) -> list[Detection]:
         """Finds the faces of a photo.
@@ -139,69 +164,108 @@ class FaceDetector:
             return self._detect(image_srgb, focal_px or 1.2 * max(image_srgb.shape[:2]))
 
     def _detect(self, image_srgb: np.ndarray, focal_px: float) -> list[Detection]:
-        boxes, scores = self._find(image_srgb)
-        if len(boxes) == 0:
-            return []
         whole = np.ascontiguousarray(image_srgb)
         photo = torch.from_numpy(whole if whole.flags.writeable else whole.copy())
-        first = self._look(photo, frame_of_box(torch.from_numpy(boxes), self._crop_scale), flip=False)
-        likely = first.presence.numpy()
-        kept = _merge(first.points[:, :68], scores * likely, likely >= self.config.min_presence)
+        boxes, scores = self._find(photo)
+        if len(boxes) == 0:
+            return []
+        first = self._first_look(photo, boxes, scores)
+        likely = first.look.presence.numpy()
+        kept = _merge(first.points()[:, :68], first.finder * likely, likely >= self.config.min_presence)
         if len(kept) == 0:
             return []
-        frame = frame_of_points(first.points[kept, :68], self._crop_scale, eye_roll(first.points[kept]))
-        look = self._look(photo, frame, flip=self.config.flip)
-        spread = look.sigma[:, :68].mean(dim=1) * self._crop_scale / frame.side_px
-        final = face_score(scores[kept], np.minimum(likely[kept], look.presence.numpy()), spread.numpy())
-        left = _merge(look.points[:, :68], final, final >= self.config.min_score)
+        seen = self._second_look(photo, first.take(kept))
+        look, points = seen.look, seen.points()
+        spread = look.sigma[:, :68].mean(dim=1) * (0.5 * self._reader.crop_scale)
+        presence = np.minimum(likely[kept], look.presence.numpy())
+        final = face_score(seen.finder, presence, spread.numpy())
+        left = _merge(points[:, :68], final, final >= self.config.min_score)
         height, width = image_srgb.shape[:2]
-        R = _to_camera(look.R_crop, frame, width, height, focal_px)
-        return [self._detection(look, R, float(final[i]), int(i)) for i in left]
+        R = _to_camera(look.R_crop, seen.frame, width, height, focal_px)
+        sigma = look.sigma * (0.5 * seen.frame.side_px[:, None])
+        return [self._detection(points[i], sigma[i], R[i], float(final[i])) for i in left]
 
-    def _find(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _find(self, photo: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Candidate boxes [N, 4] float32 in photo pixels, and scores [N], best first, without duplicates."""
-        cfg, longest = self.config, max(image.shape[:2])
+        cfg = self.config
+        height, width = photo.shape[:2]
+        longest = max(height, width)
+        small = _resized(photo, min(1.0, cfg.base_side_px / longest))
         passes = [
-            (min(1.0, cfg.base_side_px / longest), 0.0),
-            (cfg.overview_side_px / longest, cfg.overview_margin),
+            (small, 0.0),
+            (_resized(small, cfg.overview_side_px / max(small.shape)), cfg.overview_margin),
         ]
         if longest > 2 * cfg.base_side_px:
-            passes.append((min(1.0, cfg.fine_side_px / longest), 0.0))
+            passes.append((_resized(photo, min(1.0, cfg.fine_side_px / longest)), cfg.fine_margin))
         boxes, scores = [], []
-        for scale, margin in passes:
-            canvas, offset, used = _canvas(image, scale, margin, self._strides[-1])
+        for picture, margin in passes:
+            canvas, pad = _canvas(picture, margin, self._strides[-1])
             found, score = decode_maps(self._finder(canvas), self._strides, cfg.min_finder_score)
-            boxes.append((found - np.tile(offset, 2)) / np.tile(used, 2))
+            used = np.array([picture.shape[1] / width, picture.shape[0] / height] * 2, np.float32)
+            boxes.append((found - pad) / used)
             scores.append(score)
         all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
         kept = suppress(all_boxes, all_scores, 0.45)[: cfg.max_candidates]
         return all_boxes[kept].astype(np.float32), all_scores[kept]
 
-    def _look(self, photo: Tensor, frame: CropFrame, flip: bool) -> _Look:
-        crops = crop_photo(photo, frame, self._crop_px)
-        n = crops.shape[0]
-        batch = torch.cat([crops, crops.flip(-1)]) if flip else crops
-        points, log_sigma, rotation6d, presence = (
-            torch.from_numpy(x) for x in self._landmarker(batch.numpy())
-        )
-        sigma, R = log_sigma.exp(), rotation_from_6d(rotation6d)
-        presence = torch.sigmoid(presence)
-        if flip:
-            back = points[n:, self._mirror] * points.new_tensor([-1.0, 1.0])
-            points = 0.5 * (points[:n] + back)
-            sigma = 0.5 * (sigma[:n] + sigma[n:, self._mirror])
-            total = R[:n] + mirror_rotation(R[n:])
-            R = rotation_from_6d(torch.cat([total[..., 0], total[..., 1]], dim=-1))
-            presence = 0.5 * (presence[:n] + presence[n:])
-        half_side = 0.5 * frame.side_px[:, None]
-        return _Look(frame.to_picture(points), sigma * half_side, R, presence)
+    def _first_look(self, photo: Tensor, boxes: np.ndarray, scores: np.ndarray) -> _Seen:
+        """One look at each sure candidate, then at the others, best first, until a batch holds no face.
 
-    def _detection(self, look: _Look, R: Tensor, score: float, i: int) -> Detection:
-        split = [68, self._n_dense, look.points.shape[1] - 68 - self._n_dense]
-        p68, dense, iris = look.points[i].split(split)
-        s68, s_dense, s_iris = look.sigma[i].split(split)
+        Candidates inside a face that was found already are passed over.
+        """
+        cfg = self.config
+        frame = frame_of_box(torch.from_numpy(boxes), self._reader.crop_scale)
+        parts, left = [], np.arange(len(boxes))
+        now = left[: max(1, int((scores >= cfg.sure_finder_score).sum()))]
+        while len(now):
+            here = frame.take(torch.from_numpy(now))
+            crops = self._reader.crops(photo, here)
+            look = self._reader.read(crops)
+            parts.append(_Seen(here, crops, look, scores[now]))
+            face = look.presence >= _SURE_PRESENCE
+            if len(parts) > 1 and not bool(face.any()):
+                break
+            found = box_of_points(here.to_picture(look.points[:, :68]))[face].numpy()
+            left = left[len(now) :]
+            inside = (contained_matrix(boxes[left], found) > _INSIDE).any(axis=1)
+            left = left[~inside]
+            now = left[: max(cfg.batch, len(scores) // 8)]
+        return _join(parts)
+
+    def _second_look(self, photo: Tensor, first: _Seen) -> _Seen:
+        """A look along the eyes where the first crop was off, and in the mirror; settled faces come first."""
+        points = first.points()
+        better = frame_of_points(points[:, :68], self._reader.crop_scale, eye_roll(points))
+        off = _is_off(first.frame, better, self.config.settled)
+        still, moved = torch.nonzero(~off)[:, 0].numpy(), torch.nonzero(off)[:, 0].numpy()
+        settled, frame = first.take(still), better.take(torch.from_numpy(moved))
+        crops = torch.cat([settled.crops, self._reader.crops(photo, frame)])
+        if self.config.flip:
+            look = self._reader.read_twice(crops, settled.look)
+        elif len(moved):
+            look = join_looks([settled.look, self._reader.read(crops[len(still) :])])
+        else:
+            look = settled.look
+        order = np.argsort(np.concatenate([still, moved]))
+        frames = join_frames([settled.frame, frame])
+        finder = np.concatenate([settled.finder, first.finder[moved]])
+        return _Seen(frames, crops, look, finder).take(order)
+
+    def _detection(self, points: Tensor, sigma: Tensor, R: Tensor, score: float) -> Detection:
+        split = [68, self._reader.n_dense, points.shape[0] - 68 - self._reader.n_dense]
+        p68, dense, iris = points.split(split)
+        s68, s_dense, s_iris = sigma.split(split)
         box = torch.cat([p68.amin(dim=0), p68.amax(dim=0)])
-        return Detection(box, score, p68, s68, dense, s_dense, iris, s_iris, R[i])
+        return Detection(box, score, p68, s68, dense, s_dense, iris, s_iris, R)
+
+
+def _join(parts: list[_Seen]) -> _Seen:
+    return _Seen(
+        join_frames([part.frame for part in parts]),
+        torch.cat([part.crops for part in parts]),
+        join_looks([part.look for part in parts]),
+        np.concatenate([part.finder for part in parts]),
+    )
 
 
 @contextlib.contextmanager
@@ -232,25 +296,36 @@ def face_score(finder: np.ndarray, presence: np.ndarray, spread: np.ndarray) -> 
     return presence * finder**0.2 / (1.0 + (spread / _SPREAD) ** 4)
 
 
-def _canvas(
-    image: np.ndarray, scale: float, margin: float, multiple: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Photo on a grey canvas for the finder.
+def _resized(picture: Tensor, scale: float) -> Tensor:
+    """[H, W, 3] uint8 scaled, with antialiasing; sides of at least 1."""
+    height, width = picture.shape[:2]
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    if size == (height, width):
+        return picture
+    planes = picture.permute(2, 0, 1)[None]
+    return F.interpolate(planes, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+
+
+def _canvas(picture: Tensor, margin: float, multiple: int) -> tuple[np.ndarray, int]:
+    """A picture [h, w, 3] uint8 on a grey canvas for the finder.
 
     Returns:
-        [1, 3, h, w] float32 0..1; the offset [2] of the photo on it; the exact scale [2] in x and y.
+        [1, 3, H, W] float32 0..1, sides multiples of `multiple`; width of the margin at the left and the top.
     """
-    height, width = image.shape[:2]
-    w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    small = image
-    if (w, h) != (width, height):
-        small = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2.0))
-    pad = round(margin * max(w, h) / 2)
-    rows, cols = (-(-(side + 2 * pad) // multiple) * multiple for side in (h, w))
-    canvas = np.full((rows, cols, 3), _GREY, np.uint8)
-    canvas[pad : pad + h, pad : pad + w] = small
-    batch = np.ascontiguousarray(canvas.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255.0)
-    return batch, np.array([pad, pad], np.float32), np.array([w / width, h / height], np.float32)
+    height, width = picture.shape[:2]
+    pad = round(margin * max(height, width) / 2)
+    rows, cols = (-(-(side + 2 * pad) // multiple) * multiple for side in (height, width))
+    canvas = torch.full((1, 3, rows, cols), _GREY / 255.0)
+    canvas[0, :, pad : pad + height, pad : pad + width] = picture.permute(2, 0, 1).float().div_(255.0)
+    return canvas.numpy(), pad
+
+
+def _is_off(frame: CropFrame, better: CropFrame, limits: tuple[float, float, float]) -> Tensor:
+    """[N] bool: the better crop differs from the one that was read by more than `limits`."""
+    shift = (better.centre_px - frame.centre_px).norm(dim=-1) / frame.side_px
+    growth = (better.side_px / frame.side_px).log().abs()
+    turn = (better.roll - frame.roll).abs()
+    return (shift > limits[0]) | (growth > limits[1]) | (turn > limits[2])
 
 
 def _merge(points68: Tensor, scores: np.ndarray, good: np.ndarray) -> np.ndarray:
@@ -259,7 +334,7 @@ def _merge(points68: Tensor, scores: np.ndarray, good: np.ndarray) -> np.ndarray
     if len(ids) == 0:
         return ids
     boxes = torch.cat([points68.amin(dim=1), points68.amax(dim=1)], dim=1).numpy()[ids]
-    return ids[suppress(boxes, scores[ids], 0.35, 0.7)]
+    return ids[suppress(boxes, scores[ids], 0.35, _INSIDE)]
 
 
 def _to_camera(R_crop: Tensor, frame: CropFrame, width: int, height: int, focal_px: float) -> Tensor:

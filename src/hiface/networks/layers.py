@@ -38,6 +38,11 @@ def residual_stage(cin: int, cout: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(ResidualBlock(cin, cout, 2), *(ResidualBlock(cout, cout) for _ in range(blocks - 1)))
 
 
+def halving_stage(cin: int, cout: int, blocks: int) -> nn.Sequential:
+    """A convolution that halves the resolution, then `blocks` residual blocks."""
+    return nn.Sequential(ConvNorm(cin, cout, 3, 2), *(ResidualBlock(cout, cout) for _ in range(blocks)))
+
+
 def count_parameters(network: nn.Module) -> int:
     """Number of trainable numbers in a network."""
     return sum(p.numel() for p in network.parameters())

@@ -33,7 +33,7 @@ from hiface.synthetic.people import (
 )
 from hiface.types import FaceParams
 
-GENERATOR_VERSION = "4"
+GENERATOR_VERSION = "5"
 PICTURES_PER_PERSON = 3
 SEGMENTATION = ("background", "skin", "eyes", "mouth", "hair", "accessory", "body")
 

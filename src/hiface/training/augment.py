@@ -76,11 +76,16 @@ class BackgroundBank:
 
     def draw(self, gen: Generator, count: int) -> Tensor:
         """[count, 3, size, size] 0..1."""
+        return self.draw_bytes(gen, count).float().div_(255.0)
+
+    def draw_bytes(self, gen: Generator, count: int) -> Tensor:
+        """[count, 3, size, size] uint8."""
         ids = torch.randint(len(self._pictures), (count,), generator=gen)
         channels = torch.argsort(torch.rand(count, 3, generator=gen), dim=1)
-        out = self._pictures[ids[:, None], channels].float().div_(255.0)
+        out = self._pictures[ids[:, None], channels]
         for axis in (-1, -2):
-            out = torch.where(chance(gen, 0.5, count)[:, None, None, None], out.flip(axis), out)
+            chosen = chance(gen, 0.5, count)
+            out[chosen] = out[chosen].flip(axis)
         return out
 
 

@@ -14,7 +14,14 @@ from hiface.losses.box_losses import iou_and_giou, quality_focal
 from hiface.networks.boxes import decode_maps, iou_matrix, suppress
 from hiface.networks.finder import FinderConfig, build_finder, decode, place_grid
 from hiface.training.augment import BackgroundBank
-from hiface.training.collages import CollageBatch, CollageConfig, make_collages
+from hiface.training.collages import (
+    CollageBatch,
+    CollageConfig,
+    compose_collages,
+    flip_collages,
+    make_collages,
+    photograph,
+)
 from hiface.training.shards import ShardSet
 
 
@@ -24,6 +31,7 @@ class FinderRecipe:
 
     Attributes:
         batch_size: Pictures a step.
+        uses: Steps that use the same collages, each degraded anew and every second one mirrored.
         network: Sizes.
         collage: What the pictures hold.
         level_px: Range of the longer side of the boxes that each level answers for, pixels.
@@ -35,6 +43,7 @@ class FinderRecipe:
     """
 
     batch_size: int = 16
+    uses: int = 2
     network: FinderConfig = field(default_factory=FinderConfig)
     collage: CollageConfig = field(default_factory=CollageConfig)
     level_px: tuple[tuple[float, float], ...] = ((0.0, 42.0), (34.0, 96.0), (80.0, 1e9))
@@ -61,16 +70,28 @@ class FinderTask:
         self.network: nn.Module = build_finder(recipe.network)
         self.backgrounds = BackgroundBank(recipe.backgrounds, recipe.collage.size, recipe.seed)
         self._held_batches: list[CollageBatch] = []
+        self._clean: tuple[int, CollageBatch] | None = None
 
     def batch(self, step: int) -> CollageBatch:
         """Batch number `step`."""
         if step % self.recipe.refresh_every == 0:
             self.data.refresh()
-        rng = np.random.default_rng((self.recipe.seed, step))
-        return make_collages(rng, self.data, self.recipe.batch_size, self.recipe.collage, self.backgrounds)
+        recipe = self.recipe
+        number, repeat = divmod(step, recipe.uses)
+        if self._clean is None or self._clean[0] != number:
+            rng = np.random.default_rng((recipe.seed, number))
+            collages = compose_collages(rng, self.data, recipe.batch_size, recipe.collage, self.backgrounds)
+            self._clean = number, collages
+        clean = self._clean[1]
+        rng = np.random.default_rng((recipe.seed, step, 1))
+        return photograph(rng, flip_collages(clean) if repeat % 2 else clean, recipe.collage)
 
     def loss(self, network: nn.Module, batch: CollageBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Quality focal loss of all places and GIoU loss of those that answer for a face."""
+        """Quality focal loss of all places, GIoU loss of those that answer for a face.
+
+        The score is trained towards the square root of the IoU: small faces, whose boxes are rarely exact,
+        keep a score that tells them from the background.
+        """
         maps = network(batch.images.contiguous(memory_format=torch.channels_last))
         strides = self.recipe.network.strides
         logits, boxes = decode(maps, strides)
@@ -85,7 +106,7 @@ class FinderTask:
         truth = batch.boxes[picture, owner[picture, place]]
         iou, giou = iou_and_giou(boxes[picture, place], truth)
         targets = torch.zeros_like(logits)
-        targets[picture, place] = iou.detach().clamp(0.05, 1.0)
+        targets[picture, place] = iou.detach().clamp(0.05, 1.0).sqrt()
         count = max(1, len(picture))
         score = (quality_focal(logits, targets) * (~ignored)).sum() / count
         size = (1.0 - giou).sum() / count
@@ -142,6 +163,8 @@ def assign(
 
     Returns:
         owner [B, A] int64, the number of the face or -1; ignored [B, A] bool, places without a score loss.
+        Those are places of a fitting level around the middle of a face; the middle of a large face is
+        background to the levels of small faces, which else see faces in its eyes and mouth.
     """
     size = (boxes[..., 2:] - boxes[..., :2]).amax(dim=-1)
     middle = 0.5 * (boxes[..., :2] + boxes[..., 2:])
@@ -155,7 +178,8 @@ def assign(
     cost = torch.where(good, size[:, None].expand_as(good), torch.inf)
     best, owner = cost.min(dim=-1)
     owner = torch.where(torch.isfinite(best), owner, -1)
-    around = (offset <= 0.3 * size[:, None]) & (kind != 0)[:, None]
+    of_level = (size[:, None] >= 0.7 * low[:, None]) & (size[:, None] < 1.4 * high[:, None])
+    around = (offset <= 0.3 * size[:, None]) & of_level & (kind != 0)[:, None]
     hidden = (offset <= 0.5 * size[:, None]) & (kind < 0)[:, None]
     ignored = (around | hidden).any(dim=-1) & (owner < 0)
     return owner, ignored

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,14 +13,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hiface.errors import AssetError, HifaceError
+from hiface.errors import AssetError, HifaceError, MissingExtraError
 from hiface.networks.finder import Finder
 from hiface.networks.landmarker import Landmarker
 from hiface.networks.weights import load_finder, load_landmarker, save_weights
+from hiface.training.export_onnx import export_onnx
 from hiface.training.finder_task import FinderRecipe, FinderTask
 from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask
 from hiface.training.loop import LoopConfig, read_checkpoint, train
 from hiface.training.shards import manifest_of, mirror_of
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "landmarker": Recipe(LandmarkRecipe(), LoopConfig(steps=8_000, learning_rate=1.2e-3, flat=0.5)),
-    "finder": Recipe(FinderRecipe(), LoopConfig(steps=6_000, learning_rate=1.5e-3, flat=0.5)),
+    "landmarker": Recipe(LandmarkRecipe(), LoopConfig(steps=19_000, learning_rate=1.2e-3, flat=0.5)),
+    "finder": Recipe(FinderRecipe(), LoopConfig(steps=4_000, learning_rate=1.5e-3, flat=0.5)),
 }
 
 
@@ -64,7 +68,8 @@ def main_train(
         start: Weights (`.safetensors`) or checkpoint (`.pt`) to start from instead of random ones.
 
     Returns:
-        Path of the weights, `out / NAME.safetensors`.
+        Path of the weights, `out / NAME.safetensors`. `out / NAME.onnx` is written beside it, with the same
+        numbers, if the package onnx is installed.
 
     Raises:
         HifaceError: An unknown recipe.
@@ -85,7 +90,12 @@ def main_train(
     network = train(task, loop, out, device, resume)
     scores = task.validate(network)
     path = out / f"{recipe}.safetensors"
-    save_weights(_known(network), path, training_notes(recipe, loop, folders, scores))
+    notes = training_notes(recipe, loop, folders, scores)
+    save_weights(_known(network), path, notes)
+    try:
+        export_onnx(_known(network), path.with_suffix(".onnx"), notes)
+    except MissingExtraError as error:
+        LOGGER.warning("no %s.onnx was written: %s", recipe, error)
     return path
 
 
