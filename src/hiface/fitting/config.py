@@ -93,7 +93,7 @@ class FitConfig:
     focal_sigma_known: float = 0.03
     samples: int = 2500
     effective_samples: float = 4000.0
-    effective_per_px: float = 0.5
+    effective_per_px: float = 0.25
     photometric_scale: float = 2.0
     photometric_floor: float = 0.02
     pyramid_px: tuple[float, ...] = (0.08, 0.03, 0.012)
