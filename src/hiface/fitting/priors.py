@@ -161,16 +161,18 @@ class LightLevel:
         level = x[self.start : self.start + 3].double().mean() * SH_C0
         return level.clamp_min(0.01 * self.expected)
 
+    def _residual(self, x: Tensor) -> Tensor:
+        return (self._level(x) / self.expected).log() / self.sigma
+
     def cost(self, x: Tensor) -> Tensor:
         """Energy at x [P]."""
-        return 0.5 * ((self._level(x) / self.expected).log() / self.sigma) ** 2
+        return 0.5 * self._residual(x) ** 2
 
     def linearise(self, x: Tensor) -> Quadratic:
         """Quadratic model at x [P]."""
-        level = self._level(x)
         row = torch.zeros(x.shape[0], dtype=torch.float64)
-        row[self.start : self.start + 3] = SH_C0 / (3.0 * self.sigma * level)
-        residual = (level / self.expected).log() / self.sigma
+        row[self.start : self.start + 3] = SH_C0 / (3.0 * self.sigma * self._level(x))
+        residual = self._residual(x)
         return Quadratic(self.cost(x), residual * row, torch.outer(row, row))
 
 

@@ -3,8 +3,8 @@
 
 The stem has stride 4 and nothing else runs at that resolution, where most of the time would be spent.
 
-Boxes as in FCOS (Tian et al. 2019); the score is trained towards the IoU of the box that the same place
-predicts (quality focal loss, Li et al. 2020), so no centre-ness branch is needed.
+Boxes as in FCOS (Tian et al. 2019); the score is trained towards the root of the IoU of the box that the same
+place predicts (quality focal loss, Li et al. 2020), so no centre-ness branch is needed.
 """
 
 from __future__ import annotations

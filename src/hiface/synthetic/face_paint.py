@@ -17,6 +17,7 @@ from hiface.geometry.constants import cached_per_tensor
 from hiface.morphable import MorphableModel
 from hiface.render.interpolate import interpolate_surface
 from hiface.render.rasterize import fragments, rasterize
+from hiface.synthetic.eyes import lid_vertices
 from hiface.synthetic.features import FeatureStyle, LidStyle
 from hiface.synthetic.noise import noise_pool
 
@@ -87,16 +88,13 @@ def _to_line(points: Tensor, line: Tensor) -> Tensor:
 
 def _around_eyes(model: MorphableModel, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     data = model.data
-    pairs = data.pairs.get("eyelid_pairs")
-    if pairs is None or len(pairs) == 0:
+    lids = lid_vertices(model)
+    if lids is None:
         return torch.zeros(0, dtype=torch.int64), torch.zeros(0), torch.zeros(0), torch.zeros(0)
     texels, places = _surface(model, side, data.template)
     places = places.T
     found = []
-    for sign in (1, -1):
-        chosen = pairs[data.template[pairs[:, 0], 0] * sign > 0]
-        chosen = chosen[(data.template[chosen[:, 0], 0] * sign).argsort()]
-        upper, lower = data.template[chosen[:, 0]], data.template[chosen[:, 1]]
+    for sign, (upper, lower) in zip((1, -1), data.template[lids], strict=True):
         low, high = sign * upper[0, 0], sign * upper[-1, 0]
         near = (places - upper.mean(dim=0)).norm(dim=1) < _REACH_M + (high - low) / 2
         near = near.nonzero().reshape(-1)

@@ -31,8 +31,7 @@ def erase_face(rng: np.random.Generator, tile: Tensor, segmentation: Tensor, box
     if kind < 0.35 and min(x1 - x0, y1 - y0) >= 18:
         _shuffle(rng, tile[:3, y0:y1, x0:x1])
         return
-    face = (segmentation == FACE_LABELS[0]) | (segmentation == FACE_LABELS[1])
-    face |= segmentation == FACE_LABELS[2]
+    face = torch.isin(segmentation, torch.tensor(FACE_LABELS, dtype=segmentation.dtype))
     if kind < 0.55 or min(x1 - x0, y1 - y0) < 2:
         paint = torch.from_numpy(rng.integers(0, 256, 3).astype(np.uint8))
         tile[:3] = torch.where(face, paint[:, None, None], tile[:3])

@@ -43,7 +43,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "landmarker": Recipe(LandmarkRecipe(), LoopConfig(steps=19_000, learning_rate=1.2e-3, flat=0.5)),
-    "finder": Recipe(FinderRecipe(), LoopConfig(steps=4_000, learning_rate=1.5e-3, flat=0.5)),
+    "finder": Recipe(FinderRecipe(), LoopConfig(steps=6_000, learning_rate=1.5e-3, flat=0.5)),
 }
 
 
