@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hiface.synthetic.records import encode_arrays
+from hiface.synthetic.tars import write_tar
+
 N_DENSE, N_IRIS = 12, 2
 
 
@@ -24,6 +27,16 @@ def layout() -> tuple[np.ndarray, torch.Tensor]:
             points += [p, p * [-1, 1]]
             mirror += [start + 2 * i + 1, start + 2 * i]
     return np.asarray(points, np.float32), torch.tensor(mirror)
+
+
+def write_tar_shard(path: Path, arrays: dict[str, np.ndarray]) -> dict:
+    """Writes arrays with a row per picture as a shard; returns its entry in a manifest."""
+    members = []
+    for i in range(len(arrays["person"])):
+        for name, content in encode_arrays({k: v[i] for k, v in arrays.items()}).items():
+            members.append((f"{i:09d}.{name}", content))
+    size, digest = write_tar(path, members)
+    return {"name": path.name, "samples": len(arrays["person"]), "bytes": size, "sha256": digest}
 
 
 def write_shards(folder: Path, count: int = 60, size: int = 64, seed: int = 0) -> torch.Tensor:
@@ -52,8 +65,6 @@ def write_shards(folder: Path, count: int = 60, size: int = 64, seed: int = 0) -
     eye = np.broadcast_to(np.eye(3, dtype=np.float32), (count, 3, 3))
     T = np.broadcast_to(np.diag([1.0, -1.0, -1.0, 1.0]).astype(np.float32), (count, 4, 4))
     a, b = 68, 68 + N_DENSE
-    np.save(folder / "shard_00000.images.npy", images)
-    np.save(folder / "shard_00000.segmentation.npy", segmentation)
     K = eye * np.array([size, size, 1.0], np.float32) + np.array(
         [[0, 0, size / 2], [0, 0, size / 2], [0, 0, 0]], np.float32
     )
@@ -62,13 +73,15 @@ def write_shards(folder: Path, count: int = 60, size: int = 64, seed: int = 0) -
         "visible68": visible[:, :a], "visible_dense": visible[:, a:b], "visible_iris": visible[:, b:],
         "K": K, "T_cam_head": T, "person": np.arange(count),
     }  # fmt: skip
-    np.savez(folder / "shard_00000.labels.npz", **labels)
+    pictures = {"image": images[:, :3].transpose(0, 2, 3, 1), "alpha": images[:, 3], "mask": segmentation}
+    entry = write_tar_shard(folder / "shard-000000.tar", {**pictures, **labels})
     sets = {"ibug68": 68, "dense": N_DENSE, "iris": N_IRIS}
     manifest = {
         "generator_version": "fake",
         "model": {"name": "toy", "version": "1"},
         "count": count,
         "landmark_sets": sets,
+        "shards": [entry],
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return mirror

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -7,9 +6,8 @@ import torch
 
 import hiface
 from hiface.data.colour import srgb_to_linear
-from hiface.errors import OutputError
 from hiface.render.shade import sh_basis
-from hiface.synthetic import generator, shards
+from hiface.synthetic import generator
 from hiface.synthetic.backgrounds import sample_background
 from hiface.synthetic.camera_effects import apply_effects, plain_srgb
 from hiface.synthetic.cameras import frame_camera, head_rotation, sample_view
@@ -226,23 +224,3 @@ def test_studio_picture_is_albedo_times_shading(model):
     )  # the rest are silhouettes inside the face, which are antialiased
     assert not torch.equal(image, render_person(model, params, effects=True))
     assert plain_srgb(torch.zeros(3, 2, 2)).max() == 0
-
-
-def test_shards_resume_and_are_whole(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_SIZE", 4)
-    out = tmp_path / "data"
-    generator.main_generate(out, 6, size=48, seed=2)
-    first, second = (shards.shard_paths(out, i) for i in (0, 1))
-    images = np.load(first["images"], mmap_mode="r")
-    assert images.shape == (4, 4, 48, 48) and images.dtype == np.uint8
-    manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["count"] == 6 and manifest["landmark_sets"]["ibug68"] == 68
-    with np.load(second["labels"]) as labels:
-        assert labels["landmarks68_px"].shape == (2, 68, 2) and len(set(labels["seed"])) == 2
-    before = first["labels"].stat().st_mtime_ns
-    second["labels"].unlink()
-    (out / ".tmp-1-x").write_text("left over")
-    generator.main_generate(out, 6, size=48, seed=2)
-    assert first["labels"].stat().st_mtime_ns == before and second["labels"].is_file()
-    with pytest.raises(OutputError, match="other settings"):
-        generator.main_generate(out, 6, size=64, seed=2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import hiface
-from hiface.synthetic import generator
+from hiface.synthetic import generator, shots
 from hiface.synthetic.cameras import sample_view
 from hiface.synthetic.eyes import Lids, draw_lashes, lid_shade, lid_vertices
 from hiface.synthetic.face_paint import paint_features
@@ -159,7 +159,7 @@ def test_mouth_never_shows_through_the_skin(model, monkeypatch):
     """Cheeks and chins of wide smiles are thin in some identities."""
     shape = {"mouthSmile": 0.9, "mouthUpperUp": 0.4, "mouthLowerDown": 0.4, "eyeBlink": 0.0}
     smile = {f"{stem}{side}": v for stem, v in shape.items() for side in ("Left", "Right")}
-    monkeypatch.setattr(generator, "sample_expression", lambda *_: smile | {"jawOpen": 0.1})
+    monkeypatch.setattr(shots, "sample_expression", lambda *_: smile | {"jawOpen": 0.1})
     for sample in generator.generate_batch(model, range(0, 60, 3), 128):
         lips = sample.landmarks68_px[48:60]
         margin = 0.04 * float((sample.box[2:] - sample.box[:2]).max()) + 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fake_shards import layout, write_shards
+from fake_shards import layout, write_shards, write_tar_shard
 from hiface.errors import AssetError, FitError, HifaceError, OutputError
 from hiface.networks.finder import FinderConfig
 from hiface.networks.landmarker import LandmarkerConfig
@@ -189,14 +189,19 @@ def test_validation_persons_are_never_trained_on(data: Path) -> None:
 def test_bad_data_and_recipes_are_named_errors(tmp_path: Path) -> None:
     with pytest.raises(HifaceError, match="unknown recipe"):
         main_train("finer", tmp_path, tmp_path / "out")
-    with pytest.raises(AssetError, match="hiface synthesize"):
+    with pytest.raises(AssetError, match="hiface synth"):
         data_folders(tmp_path)
-    (tmp_path / "manifest.json").write_text("{}")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text("{}")
+    with pytest.raises(AssetError, match="make the data again"):
+        ShardSet((tmp_path,))
+    manifest.write_text('{"shards": []}')
     with pytest.raises(AssetError, match="no synthetic pictures"):
         ShardSet((tmp_path,))
-    np.savez(tmp_path / "shard_00000.labels.npz", person=np.zeros(1))
-    np.save(tmp_path / "shard_00000.images.npy", np.zeros((1, 4, 8, 8), np.uint8))
-    np.save(tmp_path / "shard_00000.segmentation.npy", np.zeros((1, 8, 8), np.uint8))
+    blank = np.zeros((1, 8, 8), np.uint8)
+    arrays = {"image": np.zeros((1, 8, 8, 3), np.uint8), "alpha": blank, "mask": blank, "person": np.zeros(1)}
+    entry = write_tar_shard(tmp_path / "shard-000000.tar", arrays)
+    manifest.write_text(json.dumps({"shards": [entry]}))
     with pytest.raises(AssetError, match="has no"):
         ShardSet((tmp_path,))
 

@@ -74,6 +74,12 @@ class OutputError(HifaceError):
     status = "output"
 
 
+class OptionError(HifaceError, ValueError):
+    """An option has a value that does not exist; the message lists those that do."""
+
+    status = "option"
+
+
 class FitError(HifaceError):
     """Fitting could not produce a usable face (for example non-finite parameters)."""
 

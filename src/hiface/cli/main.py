@@ -8,12 +8,12 @@ import sys
 import tyro
 from rich.console import Console
 
-from hiface.cli import info, reconstruct, synthesize, train
+from hiface.cli import info, reconstruct, synth, train
 from hiface.errors import HifaceError
 
 COMMANDS = {
     "reconstruct": reconstruct.reconstruct,
-    "synthesize": synthesize.synthesize,
+    "synth": synth.synth,
     "train": train.train,
     "info": info.info,
 }

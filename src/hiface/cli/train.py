@@ -17,7 +17,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
 ) -> int:
-    """Trains a network on synthetic pictures made by `hiface synthesize`.
+    """Trains a network on synthetic pictures made by `hiface synth`.
 
     Args:
         recipe: Which network.

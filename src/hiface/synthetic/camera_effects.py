@@ -84,8 +84,8 @@ def _through_lens(picture: Tensor, lens: Lens, rng: np.random.Generator) -> Tens
     return _low_resolution(picture, rng) if lens.kind == "low" else picture
 
 
-def _sensor(picture: Tensor, rng: np.random.Generator) -> Tensor:
-    """White balance, vignette and noise, in linear light."""
+def _sensor(picture: Tensor, rng: np.random.Generator, frame: int) -> Tensor:
+    """White balance, vignette and noise, in linear light; only the noise changes with the frame."""
     balance = torch.from_numpy(np.exp(rng.normal(0, 0.07, 3)).astype(np.float32))
     picture = picture * balance[:, None, None]
     if rng.random() < 0.2:
@@ -94,7 +94,7 @@ def _sensor(picture: Tensor, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.6:
         level = math.exp(rng.uniform(math.log(0.002), math.log(0.035)))
         # Seeded from the caller's generator, so that the same seed makes the same picture.
-        gen = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        gen = torch.Generator().manual_seed(int(rng.integers(2**62)) + frame)
         noise = torch.randn(picture.shape, generator=gen)
         if rng.random() < 0.3:
             noise = smooth(noise, 0.6) * 2
@@ -127,20 +127,22 @@ def _jpeg(picture: Tensor, quality: int) -> Tensor:
     return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1).contiguous()
 
 
-def apply_effects(picture_linear: Tensor, rng: np.random.Generator, lens: Lens | None = None) -> Tensor:
+def apply_effects(
+    picture_linear: Tensor, rng: np.random.Generator, lens: Lens | None = None, frame: int = 0
+) -> Tensor:
     """Turns rendered light into a photo.
 
     Args:
         picture_linear: [3, S, S] linear, not clamped.
         rng: Source of randomness.
         lens: From `sample_lens`; drawn here if None.
+        frame: Number of the frame in a clip: one camera, but new noise in every frame.
 
     Returns:
         [3, S, S] uint8 sRGB.
     """
-    picture = _develop(
-        _sensor(_through_lens(picture_linear, lens or sample_lens(rng), rng), rng).clamp_min(0), rng
-    )
+    through = _through_lens(picture_linear, lens or sample_lens(rng), rng)
+    picture = _develop(_sensor(through, rng, frame).clamp_min(0), rng)
     out = to_uint8(picture)
     if rng.random() < 0.55:
         out = _jpeg(out, int(rng.integers(30, 96)))

@@ -3,39 +3,43 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hiface.errors import OptionError
 from hiface.morphable import MorphableModel
-from hiface.morphable.skinning import joint_transforms
-from hiface.render.shade import sh_basis
-from hiface.synthetic.backgrounds import sample_background
-from hiface.synthetic.camera_effects import apply_effects, sample_lens
-from hiface.synthetic.cameras import frame_camera, sample_view
-from hiface.synthetic.compose import Picture, compose, sample_wardrobe, skin_colour_of
-from hiface.synthetic.head import person_texture
+from hiface.synthetic.camera_effects import apply_effects, plain_srgb
+from hiface.synthetic.compose import Composed, compose
+from hiface.synthetic.effects import ALL_EFFECTS
 from hiface.synthetic.labels import label_points
-from hiface.synthetic.lights import Surroundings, sample_surroundings
-from hiface.synthetic.people import (
-    Person,
-    add_gaze,
-    lips_apart,
-    pose_vector,
-    sample_expression,
-    sample_gaze,
-    sample_person,
-)
+from hiface.synthetic.shots import Shot, Sitter, draw_shot, sitter_of
+from hiface.synthetic.surface_maps import surface_maps
 from hiface.types import FaceParams
 
 GENERATOR_VERSION = "5"
 PICTURES_PER_PERSON = 3
 SEGMENTATION = ("background", "skin", "eyes", "mouth", "hair", "accessory", "body")
+LABEL_GROUPS = ("basic", "maps", "vertices")
+BASIC = frozenset({"basic"})
+
+
+@dataclass(frozen=True)
+class Style:
+    """How pictures are made, whoever is in them.
+
+    Attributes:
+        size: Side in pixels.
+        effects: Parts of the generator that are on (`hiface.synthetic.effects`).
+        labels: Groups of labels, of `LABEL_GROUPS`; "basic" is always there.
+    """
+
+    size: int = 192
+    effects: frozenset[str] = ALL_EFFECTS
+    labels: frozenset[str] = BASIC
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class SyntheticSample:
         box: [4] x0, y0, x1, y1 around the 68 points, pixels.
         seed: Seed of the picture.
         person: Number of the person.
+        maps: Large labels that were asked for, by name: those of `surface_maps` ("maps") and "vertices"
+            [V, 3] metres in camera axes ("vertices"); kinds of data sets add theirs.
     """
 
     image_srgb: Tensor
@@ -75,126 +81,123 @@ class SyntheticSample:
     box: Tensor
     seed: int
     person: int
+    maps: dict[str, Tensor] = field(default_factory=dict)
 
 
-def _head_transform(model: MorphableModel, identity: Tensor, pose: Tensor) -> Tensor:
-    """[4, 4] transform of the head joint, rest to posed object space."""
-    R, t = joint_transforms(model.joints(identity), pose, model.data.joint_parents)
-    index = model.data.joint_names.index("head")
-    T = torch.eye(4)
-    T[:3, :3], T[:3, 3] = R[index], t[index]
-    return T
+@dataclass(frozen=True)
+class Taken:
+    """A sample and what the drawing left behind, for labels that need more than one picture.
+
+    Attributes:
+        sample: The sample.
+        shot: What was drawn.
+        composed: The person before background and occluder.
+    """
+
+    sample: SyntheticSample
+    shot: Shot
+    composed: Composed
 
 
-def _exposed(lights: Surroundings, R: Tensor, albedo_level: float, rng: np.random.Generator) -> Surroundings:
-    """Light as strong as an automatic exposure of a face, with the usual misses, makes it."""
-    forward = R @ torch.tensor([0.0, 0.15, 0.99])
-    directions = torch.tensor([[0.0, 0.0, -1.0], [0.5, -0.3, -0.8], [-0.5, -0.3, -0.8]])
-    directions = torch.cat([directions, forward[None]])
-    basis_light = lights.sh_light()
-    level = float(
-        (sh_basis(directions / directions.norm(dim=1, keepdim=True)) @ basis_light).clamp_min(0.02).mean()
+def parse_labels(names: Iterable[str]) -> frozenset[str]:
+    """Groups of labels by name.
+
+    Raises:
+        OptionError: A name is unknown.
+    """
+    groups = BASIC | frozenset(names)
+    for name in sorted(groups - frozenset(LABEL_GROUPS)):
+        raise OptionError(f"unknown group of labels {name!r}; choose some of: {', '.join(LABEL_GROUPS)}")
+    return groups
+
+
+def _large_labels(
+    model: MorphableModel, shot: Shot, composed: Composed, segmentation: Tensor, groups: frozenset[str]
+) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    if "maps" in groups:
+        out |= surface_maps(model, shot.picture, composed, segmentation, shot.sitter.texture)
+    if "vertices" in groups:
+        out["vertices"] = shot.picture.params.camera.to_cam(shot.picture.vertices)
+    return out
+
+
+@torch.no_grad()
+def take_picture(
+    model: MorphableModel, shot: Shot, rng: np.random.Generator, style: Style, seed: int, frame: int = 0
+) -> Taken:
+    """Draws a shot and labels it.
+
+    Args:
+        model: Face model.
+        shot: What to draw.
+        rng: Source of randomness of occluder and camera.
+        style: Size and labels.
+        seed: Written into the sample.
+        frame: Number of the frame in a clip; changes the noise only.
+
+    Returns:
+        Taken.
+    """
+    lens, sitter = shot.lens, shot.sitter
+    subpixels = 1 if lens.is_soft else 2
+    out = compose(model, sitter.person, sitter.texture, shot.picture, shot.wardrobe, style.size, subpixels)
+    colour, alpha, segmentation = out.over(shot.background, rng)
+    with_camera = "camera" in shot.effects
+    points = label_points(model, shot.picture, out, segmentation)
+    sample = SyntheticSample(
+        image_srgb=apply_effects(colour, rng, lens, frame) if with_camera else plain_srgb(colour),
+        alpha=(alpha * 255 + 0.5).to(torch.uint8),
+        segmentation=segmentation,
+        params=shot.picture.params,
+        T_cam_head=shot.picture.T_cam_head,
+        seed=seed,
+        person=sitter.number,
+        maps=_large_labels(model, shot, out, segmentation, style.labels),
+        **points,
     )
-    metered = (0.30 / max(albedo_level, 0.03)) ** 0.45
-    return lights.scaled(metered / level * math.exp(rng.normal(0.05, 0.35)))
+    return Taken(sample, shot, out)
 
 
-def _person_of(model: MorphableModel, number: int) -> tuple[Person, Tensor]:
-    rng = np.random.default_rng([number, 7])
-    person = sample_person(model, rng)
-    return person, person_texture(model, person, rng)
-
-
+@torch.no_grad()
 def generate_picture(
-    model: MorphableModel, seed: int, size: int, known: tuple[Person, Tensor] | None = None
+    model: MorphableModel, seed: int, size: int | Style, known: Sitter | None = None
 ) -> SyntheticSample:
     """Makes one picture.
 
     Args:
         model: Face model.
         seed: Seed; pictures `3 n`, `3 n + 1` and `3 n + 2` show the same person.
-        size: Side in pixels.
-        known: The person and the texture, if they were made already.
+        size: Side in pixels, or all of the style.
+        known: The person, if they were made already (with the same effects).
 
     Returns:
         SyntheticSample.
     """
-    number = seed // PICTURES_PER_PERSON
-    person, texture = known or _person_of(model, number)
+    style = size if isinstance(size, Style) else Style(size)
+    sitter = known or sitter_of(model, seed // PICTURES_PER_PERSON, style.effects)
     rng = np.random.default_rng([seed, 11])
-    view = sample_view(rng)
-    values = sample_expression(model.data.expression_names, rng)
-    towards = view.R_cam_head.T @ torch.tensor([-view.offset[0], -view.offset[1], -1.0])
-    gaze = sample_gaze(
-        rng,
-        math.atan2(float(towards[0]), max(float(towards[2]), 0.05)),
-        math.asin(float(towards[1] / towards.norm())),
-        values["eyeBlinkLeft"],
-    )
-    expression = model.expression_vector(add_gaze(values, gaze))
-    pose = pose_vector(model.data.joint_names, gaze, view.neck_bend)
-    vertices = model.vertices(person.identity, expression, pose)
-    T_head = _head_transform(model, person.identity, pose)
-    landmarks = model.landmarks("ibug68", vertices)
-    in_head = (landmarks - T_head[:3, 3]) @ T_head[:3, :3]
-    camera = frame_camera(view, in_head, T_head, size)
-    lights = sample_surroundings(rng)
-    lights = _exposed(lights, view.R_cam_head, float(skin_colour_of(model, texture).mean()), rng)
-    params = FaceParams(person.identity, expression, pose, person.albedo, lights.sh_light(), camera)
-    T_cam_head = camera.T_cam_object @ T_head
-    wardrobe = sample_wardrobe(rng)
-    picture = Picture(
-        params, vertices, T_cam_head, view.body_turn, lights, values.get("jawOpen", 0.0), lips_apart(values)
-    )
-    background = sample_background(rng, size)
-    lens = sample_lens(rng)
-    out = compose(model, person, texture, picture, wardrobe, size, 1 if lens.is_soft else 2)
-    colour, alpha, segmentation = out.over(background, rng)
-    points = label_points(model, picture, out, segmentation)
-    return SyntheticSample(
-        image_srgb=apply_effects(colour, rng, lens),
-        alpha=(alpha * 255 + 0.5).to(torch.uint8),
-        segmentation=segmentation,
-        params=params,
-        T_cam_head=T_cam_head,
-        seed=seed,
-        person=number,
-        **points,
-    )
+    shot = draw_shot(model, sitter, rng, style.size, style.effects)
+    return take_picture(model, shot, rng, style, seed).sample
 
 
-@torch.no_grad()
-def generate_batch(model: MorphableModel, seeds: Sequence[int], size: int) -> list[SyntheticSample]:
+def generate_batch(model: MorphableModel, seeds: Sequence[int], size: int | Style) -> list[SyntheticSample]:
     """Makes one picture per seed; the same seed makes the same picture, whatever else is in the batch.
 
     Args:
         model: Face model.
         seeds: Seeds; runs of three from a multiple of three share a person (and a texture).
-        size: Side in pixels.
+        size: Side in pixels, or all of the style.
 
     Returns:
         One sample per seed, in order.
     """
-    out = []
-    number, known = -1, None
-    for seed in seeds:
-        if seed // PICTURES_PER_PERSON != number or known is None:
-            number = seed // PICTURES_PER_PERSON
-            known = _person_of(model, number)
-        out.append(generate_picture(model, int(seed), size, known))
+    style = size if isinstance(size, Style) else Style(size)
+    out: list[SyntheticSample] = []
+    known: Sitter | None = None
+    for seed in map(int, seeds):
+        number = seed // PICTURES_PER_PERSON
+        if known is None or known.number != number:
+            known = sitter_of(model, number, style.effects)
+        out.append(generate_picture(model, seed, style, known))
     return out
-
-
-def main_generate(out: Path, count: int, size: int = 192, seed: int = 0, workers: int = 1) -> None:
-    """Writes a folder of shards; an interrupted run goes on where it stopped.
-
-    Args:
-        out: Folder, made if missing.
-        count: Number of pictures.
-        size: Side of a picture, pixels.
-        seed: Number of the data set; other numbers make other people.
-        workers: Processes.
-    """
-    from hiface.synthetic.shards import write_shards
-
-    write_shards(out, count, size, workers, seed)

@@ -1,121 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of fixed-size shards, written whole or not at all, so that an interrupted run can go on."""
+"""Folders of tar shards with a manifest, written whole or not at all, so that an interrupted run can go on.
+
+A shard counts as done when the manifest lists it, and it is listed after it has been renamed from its
+temporary name; what the manifest lists but is cut, changed or missing is made again, with the same bytes.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hiface.errors import OutputError
+from hiface.errors import OptionError, OutputError
 from hiface.morphable import MorphableModel, load_model
-from hiface.synthetic.generator import GENERATOR_VERSION, SEGMENTATION, SyntheticSample, generate_batch
+from hiface.synthetic.datasets import DataSpec, make_samples
+from hiface.synthetic.generator import GENERATOR_VERSION, SEGMENTATION
+from hiface.synthetic.records import encode_arrays, sample_arrays
+from hiface.synthetic.tars import file_sha256, replace_file, write_tar
 
-SHARD_SIZE = 500
-_SEED_STRIDE = 3_000_000_000
-_CHUNK = 30
-
-
-def shard_paths(out_dir: Path, index: int) -> dict[str, Path]:
-    """Files of one shard: "images", "segmentation" and, written last, "labels"."""
-    stem = out_dir / f"shard_{index:05d}"
-    return {
-        "images": stem.with_suffix(".images.npy"),
-        "segmentation": stem.with_suffix(".segmentation.npy"),
-        "labels": stem.with_suffix(".labels.npz"),
-    }
+FORMAT = "hiface synthetic shards, 1"
+MANIFEST = "manifest.json"
+SHARD_PICTURES = 500
 
 
-def stack_samples(samples: Sequence[SyntheticSample]) -> dict[str, np.ndarray]:
-    """Arrays of a shard.
-
-    Args:
-        samples: N samples of one size.
-
-    Returns:
-        "images" [N, 4, S, S], "segmentation" [N, S, S] and the label arrays by name.
-    """
-
-    def stack(name: str) -> np.ndarray:
-        return torch.stack([getattr(s, name) for s in samples]).numpy()
-
-    arrays = {
-        "images": torch.stack([torch.cat([s.image_srgb, s.alpha[None]]) for s in samples]).numpy(),
-        "segmentation": stack("segmentation"),
-    }
-    for name in (
-        *(
-            "landmarks68_px",
-            "dense_px",
-            "iris_px",
-            "visible68",
-            "visible_dense",
-            "visible_iris",
-            "depth68_cam",
-        ),
-        *("box", "T_cam_head"),
-    ):
-        arrays[name] = stack(name)
-    for name in ("identity", "expression", "pose", "albedo", "light"):
-        arrays[name] = torch.stack([getattr(s.params, name) for s in samples]).numpy()
-    arrays["K"] = torch.stack([s.params.camera.K for s in samples]).numpy()
-    arrays["T_cam_object"] = torch.stack([s.params.camera.T_cam_object for s in samples]).numpy()
-    arrays["seed"] = np.array([s.seed for s in samples], dtype=np.int64)
-    arrays["person"] = np.array([s.person for s in samples], dtype=np.int64)
-    pictures = arrays["images"][:, :3].astype(np.int16)
-    arrays["grey"] = (pictures.max(axis=1) - pictures.min(axis=1)).max(axis=(1, 2)) < 12
-    return arrays
+def shard_name(index: int) -> str:
+    """File name of a shard."""
+    return f"shard-{index:06d}.tar"
 
 
-def _write_atomically(path: Path, write: str, arrays: dict[str, np.ndarray]) -> None:
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as handle:
-            if write == "npz":
-                np.savez(handle, **arrays)  # pyright: ignore[reportArgumentType]
-            else:
-                np.save(handle, arrays[write])
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def sample_files(model: MorphableModel, spec: DataSpec, numbers: range) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of all files of a run of samples, in order."""
+    for number, pictures in make_samples(model, spec, numbers):
+        for i, picture in enumerate(pictures):
+            for name, content in encode_arrays(sample_arrays(picture)).items():
+                yield f"{number:09d}.{spec.prefix(i)}{name}", content
 
 
-def write_shard(model: MorphableModel, out_dir: Path, index: int, seeds: Sequence[int], size: int) -> int:
+def write_shard(model: MorphableModel, out_dir: Path, index: int, numbers: range, spec: DataSpec) -> dict:
     """Makes and writes one shard.
 
     Args:
         model: Face model.
         out_dir: Existing folder.
         index: Number of the shard.
-        seeds: Seed of each picture.
-        size: Side in pixels.
+        numbers: Numbers of its samples.
+        spec: What to make.
 
     Returns:
-        Number of pictures written.
+        The manifest's entry: name, first sample, numbers of samples and pictures, bytes and SHA-256.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
-    samples: list[SyntheticSample] = []
-    for start in range(0, len(seeds), _CHUNK):
-        samples += generate_batch(model, seeds[start : start + _CHUNK], size)
-    arrays = stack_samples(samples)
-    paths = shard_paths(out_dir, index)
-    for name in ("images", "segmentation"):
-        _write_atomically(paths[name], name, arrays)
-    labels = {k: v for k, v in arrays.items() if k not in ("images", "segmentation")}
-    _write_atomically(paths["labels"], "npz", labels)
-    return len(samples)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same sums in the same order, whatever the machine
+    try:
+        size, digest = write_tar(out_dir / shard_name(index), sample_files(model, spec, numbers))
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "name": shard_name(index),
+        "first": numbers.start,
+        "samples": len(numbers),
+        "pictures": len(numbers) * spec.length,
+        "bytes": size,
+        "sha256": digest,
+    }
 
 
-def _worker(out_dir: str, index: int, seeds: list[int], size: int) -> int:
-    torch.set_num_threads(1)
-    return write_shard(load_model("open"), Path(out_dir), index, seeds, size)
+def _worker(out_dir: str, index: int, numbers: range, spec: DataSpec) -> tuple[int, dict]:
+    return index, write_shard(load_model("open"), Path(out_dir), index, numbers, spec)
 
 
 def landmark_hash(model: MorphableModel) -> str:
@@ -128,78 +89,140 @@ def landmark_hash(model: MorphableModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def _manifest(model: MorphableModel, size: int, seed: int) -> dict:
+def describe(model: MorphableModel, spec: DataSpec) -> dict:
+    """The part of a manifest that all shards of a folder share."""
     sets = model.data.landmark_sets
     return {
+        "format": FORMAT,
         "generator_version": GENERATOR_VERSION,
         "model": {"name": model.data.name, "version": model.data.version},
-        "size": size,
-        "seed": seed,
-        "shard_size": SHARD_SIZE,
+        "kind": spec.kind,
+        "seed": spec.seed,
+        "size": spec.style.size,
+        "length": spec.length,
+        "effects": sorted(spec.style.effects),
+        "labels": sorted(spec.style.labels),
+        "shard_samples": max(1, SHARD_PICTURES // spec.length),
         "landmark_sets": {name: len(sets[name]) for name in ("ibug68", "dense", "iris") if name in sets},
         "landmark_hash": landmark_hash(model),
         "segmentation": list(SEGMENTATION),
     }
 
 
-def _prepare(out_dir: Path, manifest: dict, count: int) -> None:
-    """Makes the folder and its manifest; refuses a folder that holds other data."""
-    path = out_dir / "manifest.json"
+def _save_manifest(out_dir: Path, manifest: dict, count: int, entries: dict[int, dict]) -> None:
+    content = {**manifest, "count": count, "shards": [entries[i] for i in sorted(entries)]}
+    temporary = out_dir / f".{MANIFEST}.{os.getpid()}.part"
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            handle.write(json.dumps(content, indent=1) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        replace_file(temporary, out_dir / MANIFEST)
+    except OSError as error:
+        fix = "make room or choose another folder and run the same command again"
+        raise OutputError(f"cannot write {MANIFEST} in {out_dir} ({error}); {fix}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _found(out_dir: Path, manifest: dict) -> tuple[int, list[dict]]:
+    """Count and entries of a manifest that is there already; refuses a folder that holds other data."""
+    path = out_dir / MANIFEST
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            count = max(count, found.pop("count", 0))
-            if found != manifest:
-                raise OutputError(f"{out_dir} holds shards made with other settings; choose another folder")
-        temporary = path.with_name(f".tmp-{os.getpid()}-manifest.json")
-        temporary.write_text(json.dumps({**manifest, "count": count}, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except (OSError, json.JSONDecodeError) as error:
-        raise OutputError(f"cannot write shards to {out_dir} ({error}); choose another folder") from error
+        if not path.is_file():
+            return 0, []
+        found = json.loads(path.read_text(encoding="utf-8"))
+        count, entries = int(found.pop("count", 0)), list(found.pop("shards", []))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise OutputError(f"cannot use {out_dir} for shards ({error}); choose another folder") from error
+    if found != manifest:
+        names = sorted(k for k in {*found, *manifest} if found.get(k) != manifest.get(k))
+        differ = ", ".join(names)
+        raise OutputError(f"{out_dir} holds data made with other settings ({differ}); choose another folder")
+    return count, entries
 
 
-def _missing(out_dir: Path, count: int, seed: int) -> Iterator[tuple[int, list[int]]]:
-    """Number and seeds of every shard that is not there yet."""
-    for index, start in enumerate(range(0, count, SHARD_SIZE)):
-        seeds = [seed * _SEED_STRIDE + i for i in range(start, min(start + SHARD_SIZE, count))]
-        path = shard_paths(out_dir, index)["labels"]
-        if path.is_file():
-            with np.load(path) as labels:
-                if len(labels["seed"]) == len(seeds):
-                    continue
-        yield index, seeds
+def _is_whole(path: Path, entry: dict) -> bool:
+    try:
+        return path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
+    except (OSError, KeyError):
+        return False
 
 
-def write_shards(out_dir: Path, n: int, size: int, workers: int, seed: int) -> None:
-    """Writes shards of pictures; whole shards that are there are kept.
+def _plan(
+    out_dir: Path, manifest: dict, count: int, listed: list[dict]
+) -> tuple[dict[int, range], dict[int, dict]]:
+    """Samples of every shard that is to be made, and the entries of those that are kept."""
+    step, known = manifest["shard_samples"], {entry.get("name"): entry for entry in listed}
+    jobs, kept = {}, {}
+    for index, start in enumerate(range(0, count, step)):
+        numbers = range(start, min(start + step, count))
+        entry = known.get(shard_name(index), {})
+        whole = entry.get("samples") == len(numbers) and _is_whole(out_dir / shard_name(index), entry)
+        if whole:
+            kept[index] = entry
+        else:
+            jobs[index] = numbers
+    return jobs, kept
+
+
+def _make(out_dir: Path, jobs: dict[int, range], spec: DataSpec, workers: int) -> Iterator[tuple[int, dict]]:
+    """Number and entry of each shard as it gets done."""
+    if workers <= 1 or len(jobs) == 1:
+        model = load_model("open")
+        for index, numbers in jobs.items():
+            yield index, write_shard(model, out_dir, index, numbers, spec)
+        return
+    pool = ProcessPoolExecutor(min(workers, max(1, len(jobs))), mp_context=get_context("spawn"))
+    try:
+        pending: set[Future[tuple[int, dict]]] = {
+            pool.submit(_worker, str(out_dir), index, numbers, spec) for index, numbers in jobs.items()
+        }
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool as error:
+        fix = "run the same command again, with fewer workers if memory ran out: finished shards are kept"
+        raise OutputError(f"a worker process was killed; {fix}") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def write_shards(
+    out_dir: Path,
+    count: int,
+    spec: DataSpec,
+    workers: int = 1,
+    advance: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes shards of samples; whole shards that are there are kept.
 
     Args:
-        out_dir: Folder.
-        n: Number of pictures.
-        size: Side in pixels.
-        workers: Processes; 1 works in this one.
-        seed: Number of the data set.
+        out_dir: Folder, made if missing.
+        count: Number of samples (pictures, pairs or clips). A folder with more keeps them.
+        spec: What to make.
+        workers: Processes; 1 works in this one. The bytes do not depend on it.
+        advance: Called with the numbers of samples that are done and wanted, first with what is kept.
 
     Raises:
-        OutputError: The folder cannot be written or holds other data.
+        OptionError: A number is out of range.
+        OutputError: The folder cannot be written or holds other data, or a worker was killed.
     """
-    model = load_model("open")
-    _prepare(out_dir, _manifest(model, size, seed), n)
-    jobs = list(_missing(out_dir, n, seed))
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("pictures", total=n, completed=n - sum(len(s) for _, s in jobs))
-        if workers <= 1:
-            for index, seeds in jobs:
-                progress.advance(task, write_shard(model, out_dir, index, seeds, size))
-            return
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-        try:
-            pending: set[Future[int]] = {pool.submit(_worker, str(out_dir), i, s, size) for i, s in jobs}
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    progress.advance(task, future.result())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    if count < 1 or workers < 1:
+        raise OptionError(f"count and workers must be 1 or more, got {count} and {workers}")
+    manifest = describe(load_model("open"), spec)
+    before, listed = _found(out_dir, manifest)
+    count = max(count, before)
+    jobs, entries = _plan(out_dir, manifest, count, listed)
+    _save_manifest(out_dir, manifest, count, entries)
+    done = sum(entry["samples"] for entry in entries.values())
+    if advance is not None:
+        advance(done, count)
+    for index, entry in _make(out_dir, jobs, spec, workers) if jobs else ():
+        entries[index] = entry
+        _save_manifest(out_dir, manifest, count, entries)
+        done += entry["samples"]
+        if advance is not None:
+            advance(done, count)

@@ -109,7 +109,7 @@ def data_folders(data: Path) -> tuple[Path, ...]:
         return (data,)
     folders = tuple(sorted(p.parent for p in data.glob("*/manifest.json")))
     if not folders:
-        fix = f"make some with: hiface synthesize --out {data}"
+        fix = f"make some with: hiface synth -o {data}"
         raise AssetError(f"{data} holds no synthetic data (no manifest.json); {fix}")
     return folders
 

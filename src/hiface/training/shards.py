@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads synthetic shards by memory map and draws random samples from all of them."""
+"""Reads synthetic shards, decoded once and mapped into memory, and draws random samples from all of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hiface.assets import load_json_asset
 from hiface.errors import AssetError
+from hiface.training.shard_cache import decoded_shard
 
 VALIDATION_EVERY = 25  # of 25 persons one is kept for validation
 _POINTS = ("landmarks68_px", "dense_px", "iris_px")
@@ -44,16 +45,14 @@ class Samples:
 class _Shard:
     """One shard: pictures mapped, labels in memory."""
 
-    def __init__(self, labels_path: Path) -> None:
-        stem = labels_path.name.removesuffix(".labels.npz")
-        self.images = np.load(labels_path.with_name(f"{stem}.images.npy"), mmap_mode="r")
-        self.segmentation = np.load(labels_path.with_name(f"{stem}.segmentation.npy"), mmap_mode="r")
-        with np.load(labels_path) as labels:
+    def __init__(self, folder: Path, entry: dict) -> None:
+        paths = decoded_shard(folder, entry)
+        self.images = np.load(paths.images, mmap_mode="r")
+        self.segmentation = np.load(paths.segmentation, mmap_mode="r")
+        with np.load(paths.labels) as labels:
             missing = [key for key in LABELS if key not in labels]
             if missing:
-                raise AssetError(
-                    f"{labels_path.name} has no {missing}; make the data again with this version"
-                )
+                raise AssetError(f"{entry['name']} has no {missing}; make the data again with this version")
             values = {key: labels[key] for key in LABELS}
         self.points = np.concatenate(
             [values["landmarks68_px"], values["dense_px"], values["iris_px"]], axis=1
@@ -82,18 +81,23 @@ class ShardSet:
 
     def __init__(self, folders: tuple[Path, ...], validation: bool = False) -> None:
         self._folders, self._validation = folders, validation
-        self._shards: dict[Path, _Shard] = {}
+        self._shards: dict[tuple[Path, str], _Shard] = {}
         self.refresh()
         if len(self) == 0:
             where = ", ".join(str(f) for f in folders)
-            raise AssetError(f"no synthetic pictures in {where}; make some with: hiface synthesize --out DIR")
+            raise AssetError(f"no synthetic pictures in {where}; make some with: hiface synth -o DIR")
 
     def refresh(self) -> None:
-        """Adds shards that were finished since the last call."""
+        """Adds shards that were finished since the last call.
+
+        Raises:
+            AssetError: A shard is damaged.
+        """
         for folder in self._folders:
-            for path in sorted(folder.glob("shard_*.labels.npz")):
-                if path not in self._shards:
-                    self._shards[path] = _Shard(path)
+            for entry in shard_entries(folder):
+                key = (folder / entry["name"], entry["sha256"])
+                if key not in self._shards:
+                    self._shards[key] = _Shard(folder, entry)
         table = [
             (i, j)
             for i, shard in enumerate(self._shards.values())
@@ -142,6 +146,23 @@ def manifest_of(folder: Path) -> dict:
         raise AssetError(
             f"{folder} has no usable manifest.json ({error}); it is not a folder of synthetic data"
         ) from error
+
+
+def shard_entries(folder: Path) -> list[dict]:
+    """What a folder's manifest says of each finished shard.
+
+    Raises:
+        AssetError: The manifest is missing, damaged or of an older format.
+    """
+    manifest = manifest_of(folder)
+    entries = manifest.get("shards") if isinstance(manifest, dict) else None
+    if not isinstance(entries, list):
+        raise AssetError(f"{folder} has no list of shards; make the data again with: hiface synth -o DIR")
+    keys = {"name", "bytes", "sha256"}
+    for entry in entries:
+        if not (isinstance(entry, dict) and keys <= set(entry)):
+            raise AssetError(f"{folder} has a damaged manifest.json; run the same hiface synth command again")
+    return entries
 
 
 def mirror_of(names: tuple[str, ...] = ("ibug68", "dense", "iris")) -> Tensor:

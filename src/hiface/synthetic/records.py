@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples as arrays, and as the small files that one sample is in a shard.
+
+| file | content |
+| --- | --- |
+| image.png | sRGB |
+| alpha.png | coverage of the person, 0..255 |
+| mask.png | segmentation |
+| labels.npz | points, visibility, coefficients, camera |
+| depth.png, sensor_depth.png | 16 bit, tenths of a millimetre, 0 for nothing |
+| normals.png | (n + 1) / 2 of 255, camera axes; 0 for nothing |
+| albedo.png | sRGB |
+| uv.npy, shading.npy, flow.npy | float16 [C, S, S] |
+| flow_valid.png | 0 or 255 |
+| vertices.npy | float32 [V, 3] |
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hiface.data.colour import linear_to_srgb, srgb_to_linear, to_uint8
+from hiface.errors import AssetError
+from hiface.synthetic.generator import SyntheticSample
+from hiface.types import Camera, FaceParams
+
+PICTURES = ("image.png", "alpha.png", "mask.png")
+LABELS_FILE = "labels.npz"
+_POINTS = ("landmarks68_px", "dense_px", "iris_px", "visible68", "visible_dense", "visible_iris")
+_FIELDS = (*_POINTS, "depth68_cam", "box", "T_cam_head")
+_PARAMS = ("identity", "expression", "pose", "albedo", "light")
+_CAMERA = ("K", "T_cam_object")
+_DEPTH_STEP_M = 1e-4
+_PNG_LEVEL = 1  # higher levels take two to three times as long for a tenth less
+
+
+def sample_arrays(sample: SyntheticSample) -> dict[str, np.ndarray]:
+    """A sample as arrays.
+
+    Args:
+        sample: The sample.
+
+    Returns:
+        "image" [S, S, 3], "alpha" and "mask" [S, S] uint8, the labels by name, and maps as "map.NAME".
+    """
+    out = {
+        "image": sample.image_srgb.permute(1, 2, 0).contiguous().numpy(),
+        "alpha": sample.alpha.numpy(),
+        "mask": sample.segmentation.numpy(),
+    }
+    out |= {name: getattr(sample, name).numpy() for name in _FIELDS}
+    out |= {name: getattr(sample.params, name).numpy() for name in _PARAMS}
+    out |= {name: getattr(sample.params.camera, name).numpy() for name in _CAMERA}
+    out["seed"] = np.asarray(sample.seed, dtype=np.int64)
+    out["person"] = np.asarray(sample.person, dtype=np.int64)
+    spread = sample.image_srgb.to(torch.int16)
+    out["grey"] = np.asarray(int((spread.amax(0) - spread.amin(0)).max()) < 12)
+    return out | {f"map.{name}": values.numpy() for name, values in sample.maps.items()}
+
+
+def sample_from_arrays(arrays: Mapping[str, np.ndarray]) -> SyntheticSample:
+    """The inverse of `sample_arrays`.
+
+    Raises:
+        AssetError: A label is missing.
+    """
+    try:
+        tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in (*_FIELDS, *_PARAMS, *_CAMERA)}
+        image = torch.from_numpy(np.array(arrays["image"])).permute(2, 0, 1).contiguous()
+        alpha, mask = (torch.from_numpy(np.array(arrays[name])) for name in ("alpha", "mask"))
+        seed, person = int(arrays["seed"]), int(arrays["person"])
+    except KeyError as error:
+        raise AssetError(f"a sample has no {error}; make the data again with this version") from error
+    size = image.shape[-1]
+    camera = Camera(tensors["K"], tensors["T_cam_object"], size, size)
+    maps = {name[4:]: torch.from_numpy(np.array(v)) for name, v in arrays.items() if name.startswith("map.")}
+    return SyntheticSample(
+        image_srgb=image,
+        alpha=alpha,
+        segmentation=mask,
+        params=FaceParams(*(tensors[name] for name in _PARAMS), camera=camera),
+        seed=seed,
+        person=person,
+        maps=maps,
+        **{name: tensors[name] for name in _FIELDS},
+    )
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """[S, S], [S, S, 3] uint8 or [S, S] uint16 as PNG; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def png_pixels(content: bytes) -> np.ndarray:
+    """The inverse of `png_bytes`."""
+    with Image.open(io.BytesIO(content)) as image:
+        values = np.asarray(image)
+    return values.astype(np.uint16) if values.dtype.kind == "i" else values
+
+
+def npy_bytes(values: np.ndarray) -> bytes:
+    """An array as the bytes of a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(values))
+    return buffer.getvalue()
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as the bytes of a .npz file; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **dict(arrays))  # pyright: ignore[reportArgumentType]
+    return buffer.getvalue()
+
+
+def npz_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The inverse of `npz_bytes`."""
+    with np.load(io.BytesIO(content)) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _depth_png(depth: np.ndarray) -> bytes:
+    return png_bytes((depth / _DEPTH_STEP_M + 0.5).clip(0, 65535).astype(np.uint16))
+
+
+def _depth_from(content: bytes) -> np.ndarray:
+    return png_pixels(content).astype(np.float32) * np.float32(_DEPTH_STEP_M)
+
+
+def _normals_png(normals: np.ndarray) -> bytes:
+    there = np.abs(normals).sum(axis=0, keepdims=True) > 0
+    values = np.where(there, normals * 127.5 + 128.0, 0).clip(0, 255).astype(np.uint8)
+    return png_bytes(values.transpose(1, 2, 0))
+
+
+def _normals_from(content: bytes) -> np.ndarray:
+    pixels = png_pixels(content).transpose(2, 0, 1).astype(np.float32)
+    normals = pixels / 127.5 - 1.0
+    normals /= np.maximum(np.linalg.norm(normals, axis=0, keepdims=True), 1e-6)
+    return np.where(pixels.sum(axis=0, keepdims=True) > 0, normals, 0).astype(np.float32)
+
+
+def _albedo_png(albedo: np.ndarray) -> bytes:
+    return png_bytes(to_uint8(linear_to_srgb(torch.from_numpy(albedo))).permute(1, 2, 0).numpy())
+
+
+def _albedo_from(content: bytes) -> np.ndarray:
+    pixels = torch.from_numpy(png_pixels(content).astype(np.float32) / 255.0)
+    return srgb_to_linear(pixels).permute(2, 0, 1).contiguous().numpy()
+
+
+def _half(values: np.ndarray) -> bytes:
+    return npy_bytes(values.astype(np.float16))
+
+
+def _plain_npy(content: bytes) -> np.ndarray:
+    return np.load(io.BytesIO(content)).astype(np.float32)
+
+
+def _flag_png(flags: np.ndarray) -> bytes:
+    return png_bytes(flags.astype(np.uint8) * np.uint8(255))
+
+
+# How each map is stored: ending, encoder, decoder. A new kind of map needs a line here and nothing else.
+_MAPS: dict[str, tuple[str, Callable[[np.ndarray], bytes], Callable[[bytes], np.ndarray]]] = {
+    "depth": ("png", _depth_png, _depth_from),
+    "sensor_depth": ("png", _depth_png, _depth_from),
+    "normals": ("png", _normals_png, _normals_from),
+    "albedo": ("png", _albedo_png, _albedo_from),
+    "uv": ("npy", _half, _plain_npy),
+    "shading": ("npy", _half, _plain_npy),
+    "flow": ("npy", _half, _plain_npy),
+    "flow_valid": ("png", _flag_png, lambda content: png_pixels(content) > 0),
+    "vertices": ("npy", npy_bytes, _plain_npy),
+}
+_FILES = {f"{name}.{ending}": name for name, (ending, _, _) in _MAPS.items()}
+
+
+def encode_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Arrays of a sample as files.
+
+    Args:
+        arrays: From `sample_arrays`.
+
+    Returns:
+        Content by name, in the order of the table above.
+    """
+    out = {name: png_bytes(arrays[name.removesuffix(".png")]) for name in PICTURES}
+    taken = {name.removesuffix(".png") for name in PICTURES}
+    labels = {k: v for k, v in arrays.items() if k not in taken and not k.startswith("map.")}
+    out[LABELS_FILE] = npz_bytes(labels)
+    for name, (ending, encode, _) in _MAPS.items():
+        if f"map.{name}" in arrays:
+            out[f"{name}.{ending}"] = encode(arrays[f"map.{name}"])
+    return out
+
+
+def decode_arrays(files: Mapping[str, bytes], maps: bool = True) -> dict[str, np.ndarray]:
+    """The inverse of `encode_arrays`, up to the rounding of the maps.
+
+    Args:
+        files: Content by name.
+        maps: Whether to decode the maps too.
+
+    Returns:
+        As `sample_arrays`.
+
+    Raises:
+        AssetError: A file is missing or damaged.
+    """
+    try:
+        out = {name.removesuffix(".png"): png_pixels(files[name]) for name in PICTURES}
+        out |= npz_arrays(files[LABELS_FILE])
+        if maps:
+            chosen = [name for name in files if name in _FILES]
+            out |= {f"map.{_FILES[name]}": _MAPS[_FILES[name]][2](files[name]) for name in chosen}
+    except KeyError as error:
+        raise AssetError(f"a sample has no {error}; make the data again with this version") from error
+    except (OSError, ValueError) as error:
+        raise AssetError(f"a sample is damaged ({error}); make the data again") from error
+    return out
