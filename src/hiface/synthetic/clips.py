@@ -149,7 +149,7 @@ def _frame(model: MorphableModel, first: Shot, motion: Motion, index: int) -> Sh
     # The shoulders stay as they are while the head turns.
     still = camera.R @ roma.rotvec_to_rotmat(torch.from_numpy(first.picture.body_turn))
     body_turn = roma.rotmat_to_rotvec(T_cam_object[:3, :3].T @ still).numpy()
-    picture = make_picture(first.sitter.person, act, posed, moved, body_turn, first.picture.lights)
+    picture = make_picture(model, first.sitter, act, posed, moved, body_turn, first.picture.lights)
     return replace(first, act=act, picture=picture)
 
 

@@ -48,6 +48,7 @@ class Picture:
         lights: Light in camera axes.
         jaw_open: 0..1.
         lips_apart: 0..1, how far lips uncover the teeth.
+        displacement: [S, S] metres, wrinkles and pores of this expression, or None for smooth skin.
     """
 
     params: FaceParams
@@ -57,6 +58,7 @@ class Picture:
     lights: Surroundings
     jaw_open: float
     lips_apart: float
+    displacement: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -222,9 +224,8 @@ def compose(
     verts_cam = camera.to_cam(picture.vertices)
     eyes, gaze = _eye_frames(model, picture)
     lids = _lids(model, picture, verts_cam, eyes)
-    pose = HeadPose(
-        verts_cam, K, picture.T_cam_head[:3, :3], eyes, gaze, picture.jaw_open, picture.lips_apart, lids
-    )
+    opened = picture.jaw_open, picture.lips_apart
+    pose = HeadPose(verts_cam, K, picture.T_cam_head[:3, :3], eyes, gaze, *opened, lids, picture.displacement)
     head_depth = draw_head(canvas, model, pose, person, texture, picture.lights)
     skin_albedo = skin_colour_of(model, texture)
     verts_body, body_cam, down = _body(model, picture, wardrobe.clothes)

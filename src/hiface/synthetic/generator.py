@@ -18,12 +18,13 @@ from hiface.synthetic.effects import ALL_EFFECTS
 from hiface.synthetic.labels import label_points
 from hiface.synthetic.shots import Shot, Sitter, draw_shot, sitter_of
 from hiface.synthetic.surface_maps import surface_maps
+from hiface.synthetic.wrinkles import DETAIL_PX, DETAIL_STATES
 from hiface.types import FaceParams
 
-GENERATOR_VERSION = "5"
+GENERATOR_VERSION = "6"
 PICTURES_PER_PERSON = 3
 SEGMENTATION = ("background", "skin", "eyes", "mouth", "hair", "accessory", "body")
-LABEL_GROUPS = ("basic", "maps", "vertices")
+LABEL_GROUPS = ("basic", "maps", "vertices", "displacement")
 BASIC = frozenset({"basic"})
 
 
@@ -62,8 +63,10 @@ class SyntheticSample:
         box: [4] x0, y0, x1, y1 around the 68 points, pixels.
         seed: Seed of the picture.
         person: Number of the person.
-        maps: Large labels that were asked for, by name: those of `surface_maps` ("maps") and "vertices"
-            [V, 3] metres in camera axes ("vertices"); kinds of data sets add theirs.
+        maps: Large labels that were asked for, by name: those of `surface_maps` ("maps"), "vertices" [V, 3]
+            metres in camera axes ("vertices"), "displacement" of this expression and the person's
+            "displacement_static", "_compressed" and "_stretched", [256, 256] metres over the texture square,
+            positive outward ("displacement"); kinds of data sets add theirs.
     """
 
     image_srgb: Tensor
@@ -111,6 +114,16 @@ def parse_labels(names: Iterable[str]) -> frozenset[str]:
     return groups
 
 
+def _displacements(shot: Shot) -> dict[str, Tensor]:
+    detail = shot.sitter.detail
+    if detail is None:
+        names = ("displacement", *(f"displacement_{state}" for state in DETAIL_STATES))
+        return {name: torch.zeros(DETAIL_PX, DETAIL_PX) for name in names}
+    assert shot.picture.displacement is not None  # a sitter with detail is always drawn with it
+    states = {f"displacement_{state}": getattr(detail, state) for state in DETAIL_STATES}
+    return {"displacement": shot.picture.displacement} | states
+
+
 def _large_labels(
     model: MorphableModel, shot: Shot, composed: Composed, segmentation: Tensor, groups: frozenset[str]
 ) -> dict[str, Tensor]:
@@ -119,6 +132,8 @@ def _large_labels(
         out |= surface_maps(model, shot.picture, composed, segmentation, shot.sitter.texture)
     if "vertices" in groups:
         out["vertices"] = shot.picture.params.camera.to_cam(shot.picture.vertices)
+    if "displacement" in groups:
+        out |= _displacements(shot)
     return out
 
 

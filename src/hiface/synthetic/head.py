@@ -26,6 +26,7 @@ from hiface.synthetic.lights import (
 )
 from hiface.synthetic.noise import noise_pool, sample_noise
 from hiface.synthetic.people import Person
+from hiface.synthetic.relief import light_quadratic, relief_at, relief_maps, shadow_share, slope_axes
 from hiface.synthetic.scene import Canvas, Drawn
 from hiface.synthetic.vectors import unit_columns
 
@@ -213,6 +214,7 @@ class HeadPose:
         jaw_open: 0..1.
         lips_apart: 0..1, how far lips uncover the teeth.
         lids: Edges of the lids, or None.
+        displacement: [S, S] metres, wrinkles and pores of this expression, or None for smooth skin.
     """
 
     verts_cam: Tensor
@@ -223,6 +225,7 @@ class HeadPose:
     jaw_open: float
     lips_apart: float
     lids: Lids | None
+    displacement: Tensor | None = None
 
 
 def _highlights(normals: Tensor, view: Tensor, lights: Surroundings, exponent: float) -> list[Tensor]:
@@ -290,6 +293,23 @@ def _base_colour(
     return albedo, wet_normals, side >= 0
 
 
+def _vertex_rows(model: MorphableModel, pose: HeadPose, person: Person, lights: Surroundings) -> Tensor:
+    """[V, 6 + L] light, normals and the visible share of L lamps; with displacement 7 more for relief."""
+    visibility = head_visibility(model).blend(pose.jaw_open)
+    normals = vertex_normals(pose.verts_cam, model.data.triangles)
+    received = received_light(normals, lights, visibility, pose.R_cam_head)
+    _light_teeth(received, head_tables(model), pose, person.features.tooth_light, lights)
+    lamps = [
+        lamp_visibility(lights, visibility, pose.R_cam_head, i)[:, None]
+        for i in range(len(lights.lobe_colours))
+    ]
+    rows = [received.T, normals, *lamps]
+    if pose.displacement is not None:
+        share = shadow_share(received, normals, light_quadratic(lights.sh_light()))
+        rows += [slope_axes(model, pose.verts_cam, normals), share[:, None]]
+    return torch.cat(rows, dim=1)
+
+
 def draw_head(
     canvas: Canvas,
     model: MorphableModel,
@@ -312,13 +332,8 @@ def draw_head(
         [size * size] depth of the head alone, `FAR_M` outside.
     """
     tables = head_tables(model)
-    visibility = head_visibility(model).blend(pose.jaw_open)
-    vertex_n = vertex_normals(pose.verts_cam, model.data.triangles)
-    received = received_light(vertex_n, lights, visibility, pose.R_cam_head)
-    _light_teeth(received, tables, pose, person.features.tooth_light, lights)
     n_lamps = len(lights.lobe_colours)
-    lamps = [lamp_visibility(lights, visibility, pose.R_cam_head, i) for i in range(n_lamps)]
-    attributes = torch.cat([received.T, vertex_n, torch.stack(lamps, dim=1)], dim=1)
+    attributes = _vertex_rows(model, pose, person, lights)
     behind = pose.verts_cam * (1 + tables.deeper_m / pose.verts_cam[:, 2].clamp_min(0.05))[:, None]
     drawn = canvas.trace(behind, model.data.triangles, pose.K, attributes, tables.grid)
     if drawn is None:
@@ -329,6 +344,12 @@ def draw_head(
         drawn.rows[6 : 6 + n_lamps].unbind(0),
     )
     albedo, wet_normals, is_eye = _base_colour(drawn, texture, tables, pose, person)
+    if pose.displacement is not None:
+        rows = drawn.rows[6 + n_lamps : 13 + n_lamps]
+        quadratic = light_quadratic(lights.sh_light())
+        relief = relief_at(relief_maps(pose.displacement), drawn.rows[-2:], normals, rows[:6], quadratic)
+        normals, albedo = relief.normals, albedo * relief.cavity
+        light = torch.maximum(light + relief.shift * rows[6], 0.25 * light)
     label = tables.label.index_select(0, drawn.triangle)
     where = tables.is_tooth.index_select(0, drawn.triangle).nonzero().reshape(-1)
     if where.numel():

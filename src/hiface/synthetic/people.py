@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -15,6 +15,7 @@ from hiface.assets import load_json_asset
 from hiface.morphable import MorphableModel
 from hiface.synthetic.features import FeatureStyle, sample_features
 from hiface.synthetic.hair import HairStyle, sample_hair
+from hiface.synthetic.wrinkles import WrinkleStyle, sample_wrinkles
 
 _MIXES: dict[str, dict[str, tuple[float, float]]] = {
     "smile": {
@@ -74,6 +75,7 @@ _MIXES: dict[str, dict[str, tuple[float, float]]] = {
 _CALM = {"haemoglobin": 0.6, "carotene": 0.6, "cheeks": 0.7, "nose": 0.6, "forehead": 0.6, "centre": 0.6}
 _MOUTHS = ("talk_a", "talk_o", "talk_e", "talk_f", "talk_m", "parted", "parted", "thin_lips", "purse", "open")
 _TOOTHY = 0.15  # share of wide smiles
+_AGE = (1.1, 1.5)  # beta distribution of ages
 _UNHURRIED = ("toothy", "blink")  # never scaled down
 
 
@@ -89,6 +91,7 @@ class Person:
         features: Lids, lashes, brows, lips and teeth.
         blotches: Strengths of pore noise and of uneven blood.
         hair: Hair on the head.
+        wrinkles: Age, lines and pores.
     """
 
     identity: Tensor
@@ -98,6 +101,7 @@ class Person:
     features: FeatureStyle
     blotches: tuple[float, float]
     hair: HairStyle
+    wrinkles: WrinkleStyle
 
 
 @dataclass(frozen=True)
@@ -174,15 +178,33 @@ def sample_person(model: MorphableModel, rng: np.random.Generator) -> Person:
     albedo = sample_albedo(names, rng, make_up)
     melanin = float(albedo[names.index("melanin")]) if "melanin" in names else 0.0
     dark = bool(melanin + rng.normal(0, 0.3) > -0.3)
+    iris_colour = _iris_colour(rng, dark)
+    oiliness = float(rng.beta(1.6, 3.0))
+    features = sample_features(rng, dark, make_up)
+    blotches = (float(rng.uniform(0.005, 0.03)), float(rng.uniform(0.005, 0.03)))
+    hair = sample_hair(rng)
+    age = float(rng.beta(*_AGE))
     return Person(
         identity=torch.from_numpy(np.clip(identity, -3.5, 3.5).astype(np.float32)),
         albedo=albedo,
-        iris_colour=_iris_colour(rng, dark),
-        oiliness=float(rng.beta(1.6, 3.0)),
-        features=sample_features(rng, dark, make_up),
-        blotches=(float(rng.uniform(0.005, 0.03)), float(rng.uniform(0.005, 0.03))),
-        hair=sample_hair(rng),
+        iris_colour=iris_colour,
+        oiliness=oiliness,
+        features=features,
+        blotches=blotches,
+        hair=_greying(hair, age, rng),
+        wrinkles=sample_wrinkles(rng, age),
     )
+
+
+def _greying(hair: HairStyle, age: float, rng: np.random.Generator) -> HairStyle:
+    """Hair of an age: grey or white for most old people."""
+    grey = rng.random() < np.clip(1.6 * age - 0.55, 0.0, 0.85)
+    if not grey:
+        return hair
+    level = rng.uniform(0.16, 0.6)
+    shade = np.array([1.0, 0.985, 0.95]) * level
+    mixed = rng.uniform(0.45, 1.0)
+    return replace(hair, colour=(mixed * shade + (1 - mixed) * hair.colour).astype(np.float32))
 
 
 def _apply(values: dict[str, float], mix: str, rng: np.random.Generator, known: tuple[str, ...]) -> None:

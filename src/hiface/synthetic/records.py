@@ -13,6 +13,7 @@
 | uv.npy, shading.npy, flow.npy | float16 [C, S, S] |
 | flow_valid.png | 0 or 255 |
 | vertices.npy | float32 [V, 3] |
+| displacement.png, displacement_STATE.png | 16 bit, tenths of a micrometre + 32768 |
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _FIELDS = (*_POINTS, "depth68_cam", "box", "T_cam_head")
 _PARAMS = ("identity", "expression", "pose", "albedo", "light")
 _CAMERA = ("K", "T_cam_object")
 _DEPTH_STEP_M = 1e-4
+_DISPLACEMENT_STEP_M, _DISPLACEMENT_ZERO = 1e-7, 32768
 _PNG_LEVEL = 1  # higher levels take two to three times as long for a tenth less
 
 
@@ -133,6 +135,16 @@ def _depth_from(content: bytes) -> np.ndarray:
     return png_pixels(content).astype(np.float32) * np.float32(_DEPTH_STEP_M)
 
 
+def _displacement_png(displacement: np.ndarray) -> bytes:
+    steps = displacement / _DISPLACEMENT_STEP_M + (_DISPLACEMENT_ZERO + 0.5)
+    return png_bytes(steps.clip(0, 65535).astype(np.uint16))
+
+
+def _displacement_from(content: bytes) -> np.ndarray:
+    steps = png_pixels(content).astype(np.float32) - _DISPLACEMENT_ZERO
+    return steps * np.float32(_DISPLACEMENT_STEP_M)
+
+
 def _normals_png(normals: np.ndarray) -> bytes:
     there = np.abs(normals).sum(axis=0, keepdims=True) > 0
     values = np.where(there, normals * 127.5 + 128.0, 0).clip(0, 255).astype(np.uint8)
@@ -178,6 +190,10 @@ _MAPS: dict[str, tuple[str, Callable[[np.ndarray], bytes], Callable[[bytes], np.
     "flow": ("npy", _half, _plain_npy),
     "flow_valid": ("png", _flag_png, lambda content: png_pixels(content) > 0),
     "vertices": ("npy", npy_bytes, _plain_npy),
+    "displacement": ("png", _displacement_png, _displacement_from),
+    "displacement_static": ("png", _displacement_png, _displacement_from),
+    "displacement_compressed": ("png", _displacement_png, _displacement_from),
+    "displacement_stretched": ("png", _displacement_png, _displacement_from),
 }
 _FILES = {f"{name}.{ending}": name for name, (ending, _, _) in _MAPS.items()}
 

@@ -30,6 +30,7 @@ from hiface.synthetic.people import (
     sample_gaze,
     sample_person,
 )
+from hiface.synthetic.wrinkles import PersonDetail, person_detail, picture_displacement
 from hiface.types import Camera, FaceParams
 
 _SHARP = Lens("sharp", 0.5)
@@ -43,11 +44,13 @@ class Sitter:
         number: Number of the person.
         person: Who.
         texture: [3, h, w] linear albedo.
+        detail: Wrinkles and pores, None for smooth skin.
     """
 
     number: int
     person: Person
     texture: Tensor
+    detail: PersonDetail | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,10 @@ def sitter_of(model: MorphableModel, number: int, effects: frozenset[str] = ALL_
     """Person number `number`; the same one for the same number and effects."""
     rng = np.random.default_rng([number, 7])
     person = simplified(sample_person(model, rng), effects)
-    return Sitter(number, person, person_texture(model, person, rng))
+    texture = person_texture(model, person, rng)
+    wrinkled = "wrinkles" in effects
+    detail = person_detail(model, person.identity, person.wrinkles) if wrinkled else None
+    return Sitter(number, person, texture, detail)
 
 
 def pose_person(model: MorphableModel, person: Person, act: Act) -> Posed:
@@ -126,15 +132,24 @@ def pose_person(model: MorphableModel, person: Person, act: Act) -> Posed:
 
 
 def make_picture(
-    person: Person, act: Act, posed: Posed, camera: Camera, body_turn: np.ndarray, lights: Surroundings
+    model: MorphableModel,
+    sitter: Sitter,
+    act: Act,
+    posed: Posed,
+    camera: Camera,
+    body_turn: np.ndarray,
+    lights: Surroundings,
 ) -> Picture:
     """Puts a posed person before a camera."""
+    person, detail = sitter.person, sitter.detail
     params = FaceParams(
         person.identity, posed.expression, posed.pose, person.albedo, lights.sh_light(), camera
     )
+    displacement = None if detail is None else picture_displacement(model, detail, posed.vertices)
     T_cam_head = camera.T_cam_object @ posed.T_head
     jaw = act.values.get("jawOpen", 0.0)
-    return Picture(params, posed.vertices, T_cam_head, body_turn, lights, jaw, lips_apart(act.values))
+    lips = lips_apart(act.values)
+    return Picture(params, posed.vertices, T_cam_head, body_turn, lights, jaw, lips, displacement)
 
 
 def _exposed(lights: Surroundings, R: Tensor, albedo_level: float, rng: np.random.Generator) -> Surroundings:
@@ -186,7 +201,7 @@ def draw_shot(
     camera = frame_camera(view, in_head, posed.T_head, size)
     lights = without_lamps(sample_surroundings(rng), effects)
     lights = _exposed(lights, view.R_cam_head, float(skin_colour_of(model, sitter.texture).mean()), rng)
-    picture = make_picture(person, act, posed, camera, view.body_turn, lights)
+    picture = make_picture(model, sitter, act, posed, camera, view.body_turn, lights)
     wardrobe = dressed_down(sample_wardrobe(rng), effects)
     background = wall(sample_background(rng, size), effects)
     lens = sample_lens(rng)
