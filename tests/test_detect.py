@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from hiface.networks.detect import (
     _to_camera,
     face_score,
 )
+from hiface.networks.looks import Look
 from hiface.networks.poses import rotation_from_6d
 
 
@@ -118,6 +121,88 @@ def test_face_score_falls_with_doubt() -> None:
     sure, spread_out, absent = face_score(finder, presence, spread)
     assert sure > 0.7 and spread_out < 0.3 and absent < 0.3
     assert face_score(np.array([0.3]), presence[:1], spread[:1]) < sure
+
+
+class FakeFinder:
+    """Says in the first view that faces lie at given boxes of the photo; counts the views."""
+
+    def __init__(self, photo_px: int, boxes: list[tuple[float, float, float, float, float]]) -> None:
+        self.photo_px, self.boxes, self.views = photo_px, boxes, []
+        self.metadata = {"config": json.dumps({"strides": [8, 16, 32]})}
+
+    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
+        height, width = batch.shape[2:]
+        self.views.append(width)
+        maps = [np.full((1, 5, height // s, width // s), -9.0, np.float32) for s in (8, 16, 32)]
+        scale = width / self.photo_px
+        for x0, y0, x1, y1, score in self.boxes if len(self.views) == 1 else []:
+            column, row = int((x0 + x1) * scale / 16), int((y0 + y1) * scale / 16)
+            centre = np.array([(column + 0.5) * 8, (row + 0.5) * 8])
+            low, high = centre - np.array([x0, y0]) * scale, np.array([x1, y1]) * scale - centre
+            sides = np.log(np.concatenate([low, high]) / 8)
+            maps[0][0, :, row, column] = [np.log(score / (1 - score)), *sides]
+        return tuple(maps)
+
+
+class FakeReader:
+    """Looks at crops: points fill the crop's box, presence is read from the photo's brightness there."""
+
+    crop_px, crop_scale, n_dense = 8, 1.6, 0
+
+    def __init__(self) -> None:
+        self.looked = 0
+
+    def crops(self, photo: torch.Tensor, frame: CropFrame) -> torch.Tensor:
+        x, y = frame.centre_px.long().unbind(-1)
+        return (photo[y, x].float() / 255)[:, :, None, None].expand(-1, 3, 8, 8)
+
+    def read(self, crops: torch.Tensor) -> Look:
+        n = len(crops)
+        self.looked += n
+        corners = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).repeat(34, 1) / self.crop_scale
+        ones = torch.ones(n, 68)
+        return Look(
+            corners.expand(n, 68, 2), 0.01 * ones, torch.eye(3).expand(n, 3, 3), crops.mean((1, 2, 3)), ones
+        )
+
+
+def fake_detector(finder: FakeFinder, reader: FakeReader) -> FaceDetector:
+    detector = FaceDetector(threads=1)
+    detector._finder, detector._reader = finder, reader  # pyright: ignore
+    return detector
+
+
+def first_looks(boxes: list[tuple[float, float, float, float, float]], faces: list[int]) -> tuple[int, int]:
+    """Numbers of crops looked at first and of views, in a 512 px photo where some boxes are faces."""
+    photo = torch.zeros(512, 512, 3, dtype=torch.uint8)
+    for i in faces:
+        x0, y0, x1, y1 = map(int, boxes[i][:4])
+        photo[y0:y1, x0:x1] = 255
+    finder, reader = FakeFinder(512, boxes), FakeReader()
+    detector = fake_detector(finder, reader)
+    found, scores = detector._find(photo)
+    detector._first_look(photo, found, scores)
+    return reader.looked, len(finder.views)
+
+
+def test_effort_follows_what_the_finder_says() -> None:
+    big = (100.0, 100.0, 220.0, 220.0, 0.9)
+    weak = [
+        (20.0 + 60 * i, 400.0, 50.0 + 60 * i, 430.0, s)
+        for i, s in enumerate((0.6, 0.35, 0.3, 0.28, 0.27, 0.26))
+    ]
+    small = (300.0, 100.0, 340.0, 140.0, 0.9)
+    # One dominant face: one view, one look; the next best candidate gets a look only if it is fairly sure.
+    assert first_looks([big], [0]) == (1, 1)
+    assert first_looks([big, *weak[1:]], [0]) == (1, 1)
+    assert first_looks([big, *weak], [0]) == (2, 1)
+    # A second face among the weak ones is found and keeps the search going, two at a time.
+    assert first_looks([big, *weak], [0, 1]) == (4, 1)
+    assert first_looks([big, *weak], [0, 1, 2]) == (6, 1)
+    # No dominant face: overview and fine view too.
+    assert first_looks([small], [0])[1] == 3
+    # Nothing sure: two looks, then no more.
+    assert first_looks(weak, []) == (2, 3)
 
 
 def test_synthetic_people_are_found_where_they_are(detector: FaceDetector) -> None:

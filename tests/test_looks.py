@@ -27,7 +27,8 @@ class FakeRunner:
         points = np.stack([np.stack([x - 0.1, x + 0.1, x], axis=1), np.zeros((n, 3), np.float32)], axis=-1)
         log_sigma = np.tile(np.array([-3.0, -2.0, -1.0], np.float32), (n, 1))
         rotation = np.tile(np.array([1.0, 0, 0, 0, 1, 0], np.float32), (n, 1))
-        return points.astype(np.float32), log_sigma, rotation, np.zeros(n, np.float32)
+        visible = np.tile(np.array([4.0, -4.0, 0.0], np.float32), (n, 1))
+        return points.astype(np.float32), log_sigma, rotation, np.zeros(n, np.float32), visible
 
 
 def crops(columns: list[int]) -> torch.Tensor:
@@ -46,6 +47,8 @@ def test_the_mirror_image_says_the_same_of_each_point() -> None:
     assert torch.allclose(twice.sigma[:, 0], 0.5 * (once.sigma[:, 0] + once.sigma[:, 1]))
     assert torch.allclose(twice.R_crop, torch.eye(3).expand(2, 3, 3), atol=1e-6)
     assert torch.allclose(twice.presence, torch.full((2,), 0.5))
+    assert (once.visible[:, 0] > 0.9).all() and (once.visible[:, 1] < 0.1).all()
+    assert torch.allclose(twice.visible, torch.full((2, 3), 0.5), atol=1e-6)  # a point and its mirror image
 
 
 def test_what_is_known_is_not_read_again() -> None:
@@ -66,6 +69,7 @@ def test_looks_are_taken_joined_and_averaged() -> None:
     look = LandmarkReader(FakeRunner()).read(crops([0, 5, 7]))
     both = join_looks([look.take(slice(0, 1)), look.take(torch.tensor([1, 2]))])
     assert torch.equal(both.points, look.points) and torch.equal(both.presence, look.presence)
+    assert torch.equal(both.visible, look.visible)
     assert torch.allclose(mean_look(look, look).points, look.points)
     back = look.mirrored(torch.tensor(MIRROR)).mirrored(torch.tensor(MIRROR))
     assert torch.equal(back.points, look.points) and torch.equal(back.R_crop, look.R_crop)

@@ -20,7 +20,7 @@ from hiface.training.collages import CollageConfig, make_collages
 from hiface.training.finder_task import FinderRecipe, FinderTask, assign
 from hiface.training.landmark_batches import CropJitter, make_batch
 from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask
-from hiface.training.loop import LoopConfig, learning_rate, read_checkpoint, train
+from hiface.training.loop import LoopConfig, TrainState, learning_rate, read_checkpoint, train
 from hiface.training.recipes import data_folders, main_train
 from hiface.training.shards import ShardSet
 
@@ -100,6 +100,20 @@ def test_thirty_steps_on_one_batch_lower_the_loss(kind: str, data: Path) -> None
     assert losses[-1] < losses[0] - 0.3 * abs(losses[0])
 
 
+def test_mixed_precision_answers_in_float32_and_keeps_float32_weights(data: Path) -> None:
+    task, batch = landmark_task(data), landmark_task(data).batch(0)
+    mixed = TrainState(task.network, dataclasses.replace(LOOP, mixed_on=("cpu",)), "cpu")
+    plain = TrainState(landmark_task(data).network, LOOP, "cpu")
+    assert plain.forward is plain.network and mixed.forward is not mixed.network
+    crops = batch.crops.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        rough, exact = mixed.forward(crops)[0], plain.forward(crops)[0]
+    assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
+    assert torch.allclose(rough, exact, atol=0.02)
+    mixed.update(task, batch)
+    assert {p.dtype for p in mixed.network.parameters()} == {torch.float32}
+
+
 def test_not_finite_loss_stops_the_run(data: Path, tmp_path: Path) -> None:
     task = landmark_task(data)
     task.network.hidden[1].weight.data[:] = float("nan")  # pyright: ignore
@@ -123,6 +137,10 @@ def test_batches_are_the_same_for_the_same_step_and_have_honest_targets(data: Pa
     big = make_batch(torch.Generator().manual_seed(0), task.data.take(np.zeros(400, np.int64)), task.config,
                      task.mirror, CropJitter(negatives=0.1, other_background=0.0))  # fmt: skip
     assert 0.02 < float((big.presence < 0.5).float().mean()) < 0.25
+    there = big.presence > 0.5
+    assert (big.weights[there & (big.visible.any(dim=1))].amax(dim=1) == 1).all()
+    assert (big.weights[big.visible & there[:, None]] == 1).all()
+    assert (big.weights[~big.visible] < 1).all() and 0.1 < float(big.visible[there].float().mean()) < 1
 
 
 def test_points_follow_the_picture_through_jitter_and_mirror(data: Path) -> None:

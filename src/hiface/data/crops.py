@@ -124,22 +124,6 @@ def sampling_grid(frame: CropFrame, size_px: int, height: int, width: int) -> Te
     return (px * scale - 1.0).reshape(-1, size_px, size_px, 2)
 
 
-def sample_crops(images: Tensor, frame: CropFrame, size_px: int, padding: str = "border") -> Tensor:
-    """Reads one crop from each picture of a batch, bilinear.
-
-    Args:
-        images: [B, C, H, W].
-        frame: B crops, pixels of these pictures.
-        size_px: Side of the output.
-        padding: What lies outside the picture: "border" repeats its edge, "zeros" is black.
-
-    Returns:
-        [B, C, size_px, size_px].
-    """
-    grid = sampling_grid(frame, size_px, images.shape[-2], images.shape[-1])
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-
-
 def crop_photo(image_srgb: Tensor, frame: CropFrame, size_px: int) -> Tensor:
     """Reads crops from one photo of any size, averaging where it is scaled down.
 

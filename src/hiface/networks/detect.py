@@ -35,8 +35,10 @@ class Detection:
         score: 0..1, finder and landmark network together, see `face_score`.
         landmarks68_px: [68, 2] iBUG order.
         landmarks68_sigma_px: [68] standard deviation per axis.
+        landmarks68_visible: [68] probability that a point is inside the photo and nothing is in front of it.
         dense_px: [D, 2] the face model's dense set.
         dense_sigma_px: [D].
+        dense_visible: [D].
         iris_px: [I, 2] the face model's iris set.
         iris_sigma_px: [I].
         R_cam_object: [3, 3] rotation from object space to camera space.
@@ -46,8 +48,10 @@ class Detection:
     score: float
     landmarks68_px: Tensor
     landmarks68_sigma_px: Tensor
+    landmarks68_visible: Tensor
     dense_px: Tensor
     dense_sigma_px: Tensor
+    dense_visible: Tensor
     iris_px: Tensor
     iris_sigma_px: Tensor
     R_cam_object: Tensor
@@ -59,25 +63,29 @@ class DetectConfig:
 
     Attributes:
         base_side_px: Longer side of the photo as the finder first sees it.
+        dominant: Share of the photo's longer side from which on a sure face counts as what the photo shows.
         overview_side_px: Longer side in the overview, which has a wide margin, for faces that fill or leave
-            the photo.
+            the photo; photos with a dominant face are not seen so.
         overview_margin: Margin on both sides together, over the longer side of the photo in the overview.
-        fine_side_px: Longer side for photos much larger than `base_side_px`, for small faces in them.
-        fine_margin: Margin around them like `overview_margin`, for small faces cut by the photo's edge.
+        fine_side_px: Longer side in the fine view, for small faces; photos with a dominant face are seen so
+            only if they are twice as large as `base_side_px`.
+        fine_margin: Margin around it like `overview_margin`, for small faces cut by the photo's edge.
         min_finder_score: Candidates under this score are not looked at.
         min_presence: Least probability at the first look that a candidate is a face.
         min_score: Least `face_score` of a face that is returned.
-        sure_finder_score: Candidates under this score are looked at in batches, best first, until a batch
-            holds no face.
+        sure_finder_score: Candidates from this score on are all looked at; the others, best first, until one
+            batch of them holds no face.
         batch: Least number of candidates in such a batch.
+        lone_finder_score: Least score of the others that are looked at together with the sure ones.
         max_candidates: Most candidates given to the landmark network.
         settled: How far the landmarks may say that the first crop was off (shift over its side, logarithm of
             its side, roll in radians) for the second look to use the same crop.
         flip: Whether the second look averages the crop and its mirror image.
     """
 
-    base_side_px: int = 416
-    overview_side_px: int = 152
+    base_side_px: int = 320
+    dominant: float = 0.15
+    overview_side_px: int = 128
     overview_margin: float = 0.26
     fine_side_px: int = 2048
     fine_margin: float = 0.04
@@ -86,6 +94,7 @@ class DetectConfig:
     min_score: float = 0.5
     sure_finder_score: float = 0.7
     batch: int = 2
+    lone_finder_score: float = 0.4
     max_candidates: int = 128
     settled: tuple[float, float, float] = (0.06, 0.12, 0.25)
     flip: bool = True
@@ -183,47 +192,51 @@ class FaceDetector:
         height, width = image_srgb.shape[:2]
         R = _to_camera(look.R_crop, seen.frame, width, height, focal_px)
         sigma = look.sigma * (0.5 * seen.frame.side_px[:, None])
-        return [self._detection(points[i], sigma[i], R[i], float(final[i])) for i in left]
+        return [self._detection(points[i], sigma[i], look.visible[i], R[i], float(final[i])) for i in left]
 
     def _find(self, photo: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Candidate boxes [N, 4] float32 in photo pixels, and scores [N], best first, without duplicates."""
         cfg = self.config
-        height, width = photo.shape[:2]
-        longest = max(height, width)
+        longest = max(photo.shape[:2])
         small = _resized(photo, min(1.0, cfg.base_side_px / longest))
-        passes = [
-            (small, 0.0),
-            (_resized(small, cfg.overview_side_px / max(small.shape)), cfg.overview_margin),
-        ]
-        if longest > 2 * cfg.base_side_px:
+        boxes, scores = self._search(photo, small, 0.0)
+        sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+        dominant = bool(((scores >= cfg.sure_finder_score) & (sides >= cfg.dominant * longest)).any())
+        passes = []
+        if not dominant:
+            passes.append((_resized(small, cfg.overview_side_px / max(small.shape)), cfg.overview_margin))
+        if longest > cfg.base_side_px * (2 if dominant else 1):
             passes.append((_resized(photo, min(1.0, cfg.fine_side_px / longest)), cfg.fine_margin))
-        boxes, scores = [], []
-        for picture, margin in passes:
-            canvas, pad = _canvas(picture, margin, self._strides[-1])
-            found, score = decode_maps(self._finder(canvas), self._strides, cfg.min_finder_score)
-            used = np.array([picture.shape[1] / width, picture.shape[0] / height] * 2, np.float32)
-            boxes.append((found - pad) / used)
-            scores.append(score)
-        all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
-        kept = suppress(all_boxes, all_scores, 0.45)[: cfg.max_candidates]
-        return all_boxes[kept].astype(np.float32), all_scores[kept]
+        found = [(boxes, scores), *(self._search(photo, *seen) for seen in passes)]
+        boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        kept = suppress(boxes, scores, 0.45)[: cfg.max_candidates]
+        return boxes[kept].astype(np.float32), scores[kept]
+
+    def _search(self, photo: Tensor, picture: Tensor, margin: float) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes [N, 4] in photo pixels and scores [N] that the finder gives for a scaled photo."""
+        canvas, pad = _canvas(picture, margin, self._strides[-1])
+        boxes, scores = decode_maps(self._finder(canvas), self._strides, self.config.min_finder_score)
+        scale = [picture.shape[i] / photo.shape[i] for i in (1, 0, 1, 0)]
+        return (boxes - pad) / np.array(scale, np.float32), scores
 
     def _first_look(self, photo: Tensor, boxes: np.ndarray, scores: np.ndarray) -> _Seen:
-        """One look at each sure candidate, then at the others, best first, until a batch holds no face.
+        """One look at the sure candidates and as many others, then at more until a batch holds no face.
 
         Candidates inside a face that was found already are passed over.
         """
         cfg = self.config
         frame = frame_of_box(torch.from_numpy(boxes), self._reader.crop_scale)
         parts, left = [], np.arange(len(boxes))
-        now = left[: max(1, int((scores >= cfg.sure_finder_score).sum()))]
+        sure = int((scores >= cfg.sure_finder_score).sum())
+        more = int((scores[sure : 2 * sure] >= cfg.lone_finder_score).sum()) if sure else cfg.batch
+        now = left[: sure + more]
         while len(now):
             here = frame.take(torch.from_numpy(now))
             crops = self._reader.crops(photo, here)
             look = self._reader.read(crops)
             parts.append(_Seen(here, crops, look, scores[now]))
             face = look.presence >= _SURE_PRESENCE
-            if len(parts) > 1 and not bool(face.any()):
+            if not bool(face[sure if len(parts) == 1 else 0 :].any()):
                 break
             found = box_of_points(here.to_picture(look.points[:, :68]))[face].numpy()
             left = left[len(now) :]
@@ -251,12 +264,15 @@ class FaceDetector:
         finder = np.concatenate([settled.finder, first.finder[moved]])
         return _Seen(frames, crops, look, finder).take(order)
 
-    def _detection(self, points: Tensor, sigma: Tensor, R: Tensor, score: float) -> Detection:
+    def _detection(
+        self, points: Tensor, sigma: Tensor, visible: Tensor, R: Tensor, score: float
+    ) -> Detection:
         split = [68, self._reader.n_dense, points.shape[0] - 68 - self._reader.n_dense]
         p68, dense, iris = points.split(split)
         s68, s_dense, s_iris = sigma.split(split)
+        v68, v_dense, _ = visible.split(split)
         box = torch.cat([p68.amin(dim=0), p68.amax(dim=0)])
-        return Detection(box, score, p68, s68, dense, s_dense, iris, s_iris, R)
+        return Detection(box, score, p68, s68, v68, dense, s_dense, v_dense, iris, s_iris, R)
 
 
 def _join(parts: list[_Seen]) -> _Seen:
@@ -315,9 +331,12 @@ def _canvas(picture: Tensor, margin: float, multiple: int) -> tuple[np.ndarray, 
     height, width = picture.shape[:2]
     pad = round(margin * max(height, width) / 2)
     rows, cols = (-(-(side + 2 * pad) // multiple) * multiple for side in (height, width))
-    canvas = torch.full((1, 3, rows, cols), _GREY / 255.0)
-    canvas[0, :, pad : pad + height, pad : pad + width] = picture.permute(2, 0, 1).float().div_(255.0)
-    return canvas.numpy(), pad
+    canvas = np.full((1, 3, rows, cols), _GREY / 255.0, np.float32)
+    pixels = picture.numpy()
+    for channel in range(3):  # each is contiguous in a resized picture
+        inner = canvas[0, channel, pad : pad + height, pad : pad + width]
+        np.multiply(pixels[..., channel], np.float32(1 / 255), out=inner)
+    return canvas, pad
 
 
 def _is_off(frame: CropFrame, better: CropFrame, limits: tuple[float, float, float]) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landmark network: a face crop to 68 + dense + iris points with uncertainty, head rotation and presence."""
+"""Landmark network: a face crop to 68 + dense + iris points, their uncertainty and visibility, and pose."""
 
 from __future__ import annotations
 
@@ -54,12 +54,14 @@ class LandmarkOutput(NamedTuple):
         log_sigma: [B, L] logarithm of the standard deviation per axis, same unit.
         rotation6d: [B, 6] first two columns of the rotation from object to crop camera, not yet orthonormal.
         presence: [B] logit that the crop holds a face, well placed.
+        visible: [B, L] logit that a point can be seen: inside the picture, nothing in front of it.
     """
 
     points: Tensor
     log_sigma: Tensor
     rotation6d: Tensor
     presence: Tensor
+    visible: Tensor
 
 
 class Landmarker(nn.Module):
@@ -77,10 +79,12 @@ class Landmarker(nn.Module):
         n = config.n_points
         self.points = nn.Linear(config.hidden, 2 * n)
         self.log_sigma = nn.Linear(config.hidden, n)
+        self.visible = nn.Linear(config.hidden, n)
         self.pose = nn.Linear(config.hidden, 7)
         self.mirror: Tensor
         self.register_buffer("mirror", torch.arange(n))
-        for layer, bias in ((self.points, 0.0), (self.log_sigma, -2.0), (self.pose, 0.0)):
+        starts = {self.points: 0.0, self.log_sigma: -2.0, self.visible: 1.0, self.pose: 0.0}
+        for layer, bias in starts.items():
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.constant_(layer.bias, bias)
         with torch.no_grad():
@@ -109,8 +113,8 @@ class Landmarker(nn.Module):
             self.points.bias.copy_(mean_points.reshape(-1))
         self.mirror.copy_(mirror)
 
-    def forward(self, crops_srgb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Points, log sigma, rotation and presence; see `LandmarkOutput` for shapes and units.
+    def forward(self, crops_srgb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Points, log sigma, rotation, presence and visibility; see `LandmarkOutput` for shapes and units.
 
         Args:
             crops_srgb: [B, 3, S, S] sRGB, 0..1; each crop is standardised here.
@@ -119,7 +123,7 @@ class Landmarker(nn.Module):
         x = self.hidden(x)
         pose = self.pose(x)
         log_sigma = self.log_sigma(x).clamp(*LOG_SIGMA_RANGE)
-        return self.points(x).unflatten(1, (-1, 2)), log_sigma, pose[:, :6], pose[:, 6]
+        return self.points(x).unflatten(1, (-1, 2)), log_sigma, pose[:, :6], pose[:, 6], self.visible(x)
 
 
 def build_landmarker(config: LandmarkerConfig | None = None) -> Landmarker:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hiface.data.crops import CropFrame, crop_photo
+from hiface.networks.landmarker import LandmarkOutput
 from hiface.networks.poses import mirror_rotation, rotation_from_6d
 from hiface.networks.runtime import Runner
 
@@ -23,16 +24,20 @@ class Look:
         sigma: [N, L] standard deviation per axis.
         R_crop: [N, 3, 3] rotation from object space to a camera that looks at the crop's centre.
         presence: [N] probability that there is a face.
+        visible: [N, L] probability that a point can be seen.
     """
 
     points: Tensor
     sigma: Tensor
     R_crop: Tensor
     presence: Tensor
+    visible: Tensor
 
     def take(self, ids: Tensor | slice) -> Look:
         """The crops with these numbers."""
-        return Look(self.points[ids], self.sigma[ids], self.R_crop[ids], self.presence[ids])
+        return Look(
+            self.points[ids], self.sigma[ids], self.R_crop[ids], self.presence[ids], self.visible[ids]
+        )
 
     def mirrored(self, mirror: Tensor) -> Look:
         """The same faces as seen in a mirror.
@@ -41,14 +46,21 @@ class Look:
             mirror: [L] number of each point's partner on the other side.
         """
         points = self.points[:, mirror] * self.points.new_tensor([-1.0, 1.0])
-        return Look(points, self.sigma[:, mirror], mirror_rotation(self.R_crop), self.presence)
+        sigma, visible = self.sigma[:, mirror], self.visible[:, mirror]
+        return Look(points, sigma, mirror_rotation(self.R_crop), self.presence, visible)
 
 
 def mean_look(a: Look, b: Look) -> Look:
     """Mean of two looks at the same crops."""
     total = a.R_crop + b.R_crop
     R = rotation_from_6d(torch.cat([total[..., 0], total[..., 1]], dim=-1))
-    return Look(0.5 * (a.points + b.points), 0.5 * (a.sigma + b.sigma), R, 0.5 * (a.presence + b.presence))
+    return Look(
+        0.5 * (a.points + b.points),
+        0.5 * (a.sigma + b.sigma),
+        R,
+        0.5 * (a.presence + b.presence),
+        0.5 * (a.visible + b.visible),
+    )
 
 
 def join_looks(looks: list[Look]) -> Look:
@@ -58,6 +70,7 @@ def join_looks(looks: list[Look]) -> Look:
         torch.cat([k.sigma for k in looks]),
         torch.cat([k.R_crop for k in looks]),
         torch.cat([k.presence for k in looks]),
+        torch.cat([k.visible for k in looks]),
     )
 
 
@@ -87,8 +100,9 @@ class LandmarkReader:
 
     def read(self, crops: Tensor) -> Look:
         """Looks at crops once."""
-        points, log_sigma, rotation6d, presence = (torch.from_numpy(x) for x in self._runner(crops.numpy()))
-        return Look(points, log_sigma.exp(), rotation_from_6d(rotation6d), torch.sigmoid(presence))
+        out = LandmarkOutput(*(torch.from_numpy(x) for x in self._runner(crops.numpy())))
+        R = rotation_from_6d(out.rotation6d)
+        return Look(out.points, out.log_sigma.exp(), R, out.presence.sigmoid(), out.visible.sigmoid())
 
     def read_twice(self, crops: Tensor, known: Look | None = None) -> Look:
         """Looks at crops and at their mirror images; the mean of both.

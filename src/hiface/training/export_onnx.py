@@ -13,7 +13,7 @@ import torch
 
 from hiface.errors import MissingExtraError
 from hiface.networks.finder import Finder
-from hiface.networks.landmarker import Landmarker
+from hiface.networks.landmarker import Landmarker, LandmarkOutput
 from hiface.networks.runtime import network_metadata
 
 OPSET = 17
@@ -57,7 +57,7 @@ def _export(network: Finder | Landmarker, path: Path) -> None:
     else:
         side = network.config.crop_px
         example = torch.zeros(1, 3, side, side)
-        names, outputs = "crops", ["points", "log_sigma", "rotation6d", "presence"]
+        names, outputs = "crops", list(LandmarkOutput._fields)
         axes = {name: {0: "batch"} for name in (names, *outputs)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

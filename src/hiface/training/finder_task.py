@@ -22,6 +22,7 @@ from hiface.training.collages import (
     make_collages,
     photograph,
 )
+from hiface.training.loop import Network
 from hiface.training.shards import ShardSet
 
 
@@ -86,7 +87,7 @@ class FinderTask:
         rng = np.random.default_rng((recipe.seed, step, 1))
         return photograph(rng, flip_collages(clean) if repeat % 2 else clean, recipe.collage)
 
-    def loss(self, network: nn.Module, batch: CollageBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, network: Network, batch: CollageBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Quality focal loss of all places, GIoU loss of those that answer for a face.
 
         The score is trained towards the square root of the IoU: small faces, whose boxes are rarely exact,

@@ -26,6 +26,7 @@ class LandmarkBatch:
         weights: [B, L] weight of each point: 1 visible, less if hidden or outside, 0 in crops without a face.
         R: [B, 3, 3] rotation from head to crop camera.
         presence: [B] 1 for a face well placed, 0 for none.
+        visible: [B, L] whether a point can be seen.
     """
 
     crops: Tensor
@@ -33,6 +34,7 @@ class LandmarkBatch:
     weights: Tensor
     R: Tensor
     presence: Tensor
+    visible: Tensor
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def make_batch(
     weights = torch.where(seen, 1.0, torch.where((points.abs() < 1).all(dim=-1), 0.35, 0.15))
     weights = weights * (presence > 0.5)[:, None]
     crops = degrade(gen, crops) if jitter.degraded else crops
-    return LandmarkBatch(crops, points, weights, target, presence)
+    return LandmarkBatch(crops, points, weights, target, presence, seen)
 
 
 def _jittered(gen: Generator, true: CropFrame, jitter: CropJitter) -> CropFrame:

@@ -18,6 +18,7 @@ from hiface.networks.landmarker import LandmarkerConfig, LandmarkOutput, build_l
 from hiface.networks.poses import rotation_from_6d
 from hiface.training.augment import BackgroundBank
 from hiface.training.landmark_batches import NO_JITTER, CropJitter, LandmarkBatch, make_batch
+from hiface.training.loop import Network
 from hiface.training.shards import ShardSet
 
 
@@ -33,6 +34,7 @@ class LandmarkRecipe:
         set_weights: Weights of the 68, dense and iris points.
         rotation_weight: Weight of the rotation's squared distance.
         presence_weight: Weight of the presence's cross entropy.
+        visible_weight: Weight of the cross entropy of the points' visibility.
         backgrounds: Number of procedural backgrounds.
         refresh_every: Steps between looks for new shards.
         seed: Of weights and batches.
@@ -45,6 +47,7 @@ class LandmarkRecipe:
     set_weights: tuple[float, float, float] = (1.0, 0.7, 0.3)
     rotation_weight: float = 1.0
     presence_weight: float = 0.5
+    visible_weight: float = 0.5
     backgrounds: int = 1024
     refresh_every: int = 500
     seed: int = 0
@@ -90,8 +93,8 @@ class LandmarkTask:
         samples = self.data.draw(rng, self.recipe.batch_size, segmentation=False)
         return make_batch(gen, samples, self.config, self.mirror, self.recipe.jitter, self.backgrounds)
 
-    def loss(self, network: nn.Module, batch: LandmarkBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Likelihood and distance of the points, rotation, presence."""
+    def loss(self, network: Network, batch: LandmarkBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Likelihood and distance of the points, rotation, presence, visibility."""
         crops = batch.crops.contiguous(memory_format=torch.channels_last)
         out = LandmarkOutput(*network(crops))
         recipe, parts, start = self.recipe, [], 0
@@ -108,8 +111,11 @@ class LandmarkTask:
         there = (batch.presence > 0.5).float()
         rotation = weighted_mean(rotation_distance(rotation_from_6d(out.rotation6d.float()), batch.R), there)
         presence = F.binary_cross_entropy_with_logits(out.presence, batch.presence)
+        seen = F.binary_cross_entropy_with_logits(out.visible, batch.visible.float(), reduction="none")
+        visible = weighted_mean(seen, there[:, None].expand_as(seen))
         total = total + recipe.rotation_weight * rotation + recipe.presence_weight * presence
-        numbers = {"distance68": parts[0], "rotation": rotation, "presence": presence}
+        total = total + recipe.visible_weight * visible
+        numbers = {"distance68": parts[0], "rotation": rotation, "presence": presence, "visible": visible}
         return total, {k: v.detach() for k, v in numbers.items()}
 
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -118,7 +124,7 @@ class LandmarkTask:
             self._held_batches = [self._held_batch(i) for i in range(8)]
         groups = load_json_asset("landmarks/ibug68_groups.json")
         right, left = groups["outer_eye_corners"]
-        nme51, nme_dense, angles, width = [], [], [], next(network.parameters()).device
+        nme51, nme_dense, angles, right_about, width = [], [], [], [], next(network.parameters()).device
         with torch.inference_mode():
             for batch in self._held_batches:
                 out = LandmarkOutput(*(x.cpu() for x in network(batch.crops.to(width))))
@@ -127,11 +133,13 @@ class LandmarkTask:
                 nme51.append(error[:, len(groups["jaw"]) : 68].mean(dim=1))
                 nme_dense.append(error[:, 68 : 68 + self.counts[1]].mean(dim=1))
                 distance = ((rotation_from_6d(out.rotation6d) - batch.R) ** 2).sum(dim=(1, 2))
+                right_about.append(((out.visible > 0) == batch.visible).float().mean(dim=1))
                 angles.append(torch.rad2deg(torch.acos((1 - distance / 4).clamp(-1, 1))))
         return {
             "nme51_percent": round(100 * float(torch.cat(nme51).mean()), 3),
             "nme51_median_percent": round(100 * float(torch.cat(nme51).median()), 3),
             "nme_dense_percent": round(100 * float(torch.cat(nme_dense).mean()), 3),
+            "visible_right_percent": round(100 * float(torch.cat(right_about).mean()), 2),
             "rotation_degrees": round(float(torch.cat(angles).median()), 3),
         }
 

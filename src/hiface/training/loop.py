@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from hiface.errors import FitError, OutputError
 
 LOGGER = logging.getLogger(__name__)
+Network = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Task(Protocol):
@@ -42,7 +43,7 @@ class Task(Protocol):
         """Batch number `step`: a dataclass of CPU tensors, always the same for the same data."""
         ...
 
-    def loss(self, network: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, network: Network, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss to minimise, and further numbers to log."""
         ...
 
@@ -67,6 +68,7 @@ class LoopConfig:
         checkpoint_every: Steps between checkpoints, each with a validation.
         log_every: Steps between lines of the log.
         seed: Of the weights and the batches.
+        mixed_on: Kinds of device on which the network runs in bfloat16; losses and weights stay float32.
     """
 
     steps: int = 10_000
@@ -80,6 +82,7 @@ class LoopConfig:
     checkpoint_every: int = 500
     log_every: int = 50
     seed: int = 0
+    mixed_on: tuple[str, ...] = ("cuda",)
 
 
 def learning_rate(step: int, config: LoopConfig) -> float:
@@ -138,6 +141,17 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
     return state.average.to("cpu")
 
 
+def mixed_precision(network: nn.Module, device: str) -> Network:
+    """A network that runs in bfloat16 where that pays and answers in float32."""
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            out: tuple[Tensor, ...] = network(images)
+        return tuple(part.float() for part in out)
+
+    return run
+
+
 def batches_ahead(task: Task, first: int, end: int) -> Iterator[Any]:
     """Batches `first` .. `end - 1` of a task; the next one is made in a second thread meanwhile."""
     threads = torch.get_num_threads()
@@ -163,9 +177,11 @@ class TrainState:
 
     def __init__(self, network: nn.Module, config: LoopConfig, device: str) -> None:
         self.config, self.step = config, 0
+        mixed = torch.device(device).type in config.mixed_on
         network.to(device)
         self.network = network.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.forward: Network = mixed_precision(self.network, device) if mixed else self.network
         matrices = [p for p in self.network.parameters() if p.ndim > 1]
         vectors = [p for p in self.network.parameters() if p.ndim <= 1]
         groups = [
@@ -182,7 +198,7 @@ class TrainState:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
-        loss, numbers = task.loss(self.network, batch)
+        loss, numbers = task.loss(self.forward, batch)
         if not bool(torch.isfinite(loss)):
             raise FitError(
                 f"the loss is not finite at step {self.step}; lower the learning rate or check the data"
