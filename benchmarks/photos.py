@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from hiface.data.images import read_photo
-from hiface.evaluation.landmarks import eye_distance, match_boxes, nme51, summarise
+from hiface.evaluation.landmarks import eye_distance, match_boxes, nme51, offset_free_error, summarise
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.reconstructor import Reconstructor
 
@@ -67,8 +67,7 @@ def unbiased(offsets: list) -> float:
     """Mean error of the inner points, in %, once each point's mean offset over all faces is removed."""
     if not offsets:
         return float("nan")
-    values = torch.tensor(offsets)[:, 17:]
-    return round(100 * float((values - values.mean(dim=0)).norm(dim=-1).mean()), 3)
+    return round(100 * offset_free_error(torch.tensor(offsets)), 3)
 
 
 def main() -> None:

@@ -170,6 +170,21 @@ def test_collage_boxes_hold_faces(data: Path) -> None:
     assert (batch.kind.amax(dim=1) <= 0).any()
 
 
+def test_a_face_behind_a_hand_is_neither_face_nor_background(data: Path, monkeypatch) -> None:
+    task = FinderTask(FINDER_RECIPE, (data,))
+    take = task.data.take
+
+    def hidden(ids: np.ndarray, segmentation: bool = True):
+        samples = take(ids, segmentation)
+        return dataclasses.replace(samples, visible=torch.zeros_like(samples.visible))
+
+    monkeypatch.setattr(task.data, "take", hidden)
+    for whole in (0.0, 1.0):
+        config = CollageConfig(size=96, max_face_px=60, empty=0.0, whole=whole, margin=0.0, faceless=0.0)
+        batch = make_collages(np.random.default_rng(0), task.data, 8, config, task.backgrounds)
+        assert (batch.kind <= 0).all() and (batch.kind < 0).any()
+
+
 def test_assignment_gives_each_face_a_place_of_its_level(data: Path) -> None:
     from hiface.networks.finder import place_grid
 

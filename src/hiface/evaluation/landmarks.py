@@ -53,6 +53,19 @@ def nme51(pred68: Tensor, truth68: Tensor) -> Tensor:
     return nme(pred68[..., first:, :], truth68[..., first:, :], eye_distance(truth68))
 
 
+def offset_free_error(offsets: Tensor) -> float:
+    """Mean error of the inner points once each point's mean offset over all faces is removed.
+
+    Args:
+        offsets: [N, 68, 2] predicted minus reference points over the eye distance.
+
+    Returns:
+        Same unit; what is left where references define points otherwise. NaN without faces.
+    """
+    inner = offsets[:, len(_groups()["jaw"]) :]
+    return float((inner - inner.mean(dim=0)).norm(dim=-1).mean())
+
+
 def match_boxes(found: np.ndarray, reference: np.ndarray, min_iou: float = 0.4) -> np.ndarray:
     """Which detection belongs to which reference face; each is used once, best overlap first.
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hiface.errors import OptionError
 from hiface.morphable import MorphableModel
 from hiface.synthetic.clips import generate_clip
@@ -24,6 +26,9 @@ from hiface.synthetic.shots import Sitter, sitter_of
 KINDS = {"images": "", "pairs": "view", "clips": "frame", "rgbd": ""}
 DEFAULT_LENGTH = {"images": 1, "pairs": 2, "clips": 16, "rgbd": 1}
 SEED_STRIDE = 3_000_000_000
+HOLDOUT_SEED = (
+    2_999_990  # data sets of this number and above are measured on; training leaves their people out
+)
 MIN_SIZE_PX, MAX_SIZE_PX = 32, 2048
 
 
@@ -48,6 +53,11 @@ class DataSpec:
         stem = KINDS[self.kind]
         digits = len(str(self.length - 1))
         return f"{stem}{number:0{digits}d}." if stem else ""
+
+
+def held_out(person: np.ndarray) -> np.ndarray:
+    """Whether people belong to the data sets kept for measuring: numbers of persons [N] to [N] bool."""
+    return person >= HOLDOUT_SEED * (SEED_STRIDE // PICTURES_PER_PERSON)
 
 
 def make_spec(

@@ -36,6 +36,8 @@ class CollageConfig:
         clutter: Share of pictures with pieces of people and skin-coloured shapes, behind and in front.
         margin: Share of pictures that lie on a plain grey canvas.
         min_visible: A face of which less can be seen is neither a face nor background.
+        min_points: Nor is one that shows a lesser share of its 68 points in its own picture, behind a hand,
+            say (a profile shows half of them).
         min_kept: Nor is one of whose contrast less is left, see `face_contrast_kept`.
     """
 
@@ -50,6 +52,7 @@ class CollageConfig:
     clutter: float = 0.5
     margin: float = 0.2
     min_visible: float = 0.35
+    min_points: float = 0.25
     min_kept: float = 0.7
 
 
@@ -75,9 +78,12 @@ class _Picture:
         self.canvas = canvas
         self.size = canvas.shape[-1]
         self.boxes: list[Tensor] = []
+        self.clear: list[bool] = []  # whether enough of each face can be seen in its own picture
         self.hidden: list[Tensor] = []  # 16 x 16 opacity above each face's box
 
-    def paste(self, tile: Tensor, scale: float, corner: tuple[int, int], box: Tensor | None) -> None:
+    def paste(
+        self, tile: Tensor, scale: float, corner: tuple[int, int], box: Tensor | None, clear: bool = True
+    ) -> None:
         """Pastes [4, h, w] uint8 colour and alpha, scaled, its top-left corner at `corner` (x, y)."""
         h, w = (max(2, round(side * scale)) for side in tile.shape[1:])
         x0, y0 = max(corner[0], 0), max(corner[1], 0)
@@ -94,6 +100,7 @@ class _Picture:
         if box is not None:
             scaled = box * torch.tensor([w / tile.shape[2], h / tile.shape[1]]).repeat(2)
             self.boxes.append(scaled + torch.tensor([corner[0], corner[1]]).repeat(2))
+            self.clear.append(clear)
             xs, ys = _cell_centres(box)
             inside = ((ys >= 0) & (ys < tile.shape[1]))[:, None] & ((xs >= 0) & (xs < tile.shape[2]))[None]
             self.hidden.append(1.0 - inside.float())
@@ -143,7 +150,8 @@ def compose_collages(
             _people(rng, picture, data.draw(rng, int(rng.integers(1, 4))), config, faceless=1.0)
         if cluttered and rng.random() < 0.5:
             _clutter(rng, picture, data.draw(rng, 1, segmentation=False))
-        kind = [1.0 if picture.visible(j) >= config.min_visible else -1.0 for j in range(len(picture.boxes))]
+        seen = [clear and picture.visible(j) >= config.min_visible for j, clear in enumerate(picture.clear)]
+        kind = [1.0 if face else -1.0 for face in seen]
         if rng.random() < config.margin:
             _grey_margin(rng, picture, kind)
         images.append(picture.canvas)
@@ -250,7 +258,11 @@ def _people(
         centre = 0.5 * (true[:2] + true[2:]) * scale
         place = rng.uniform(-0.02, 1.02, 2) * picture.size
         corner = (int(place[0] - float(centre[0])), int(place[1] - float(centre[1])))
-        picture.paste(tile, scale, corner, box)
+        picture.paste(tile, scale, corner, box, _is_clear(samples, int(i), config))
+
+
+def _is_clear(samples: Samples, i: int, config: CollageConfig) -> bool:
+    return float(samples.visible[i, :68].float().mean()) >= config.min_points
 
 
 def _face_sizes(rng: np.random.Generator, count: int, config: CollageConfig) -> list[float]:
@@ -273,7 +285,7 @@ def _whole(rng: np.random.Generator, picture: _Picture, samples: Samples, config
     scale = least * math.exp(rng.uniform(0.0, 0.7))
     room = max(0, round(tile.shape[-1] * scale) - picture.size)
     corner = (-int(rng.integers(0, room + 1)), -int(rng.integers(0, room + 1)))
-    picture.paste(tile, scale, corner, box)
+    picture.paste(tile, scale, corner, box, _is_clear(samples, 0, config))
 
 
 def _grey_margin(rng: np.random.Generator, picture: _Picture, kind: list[float]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hiface.assets import load_json_asset
 from hiface.errors import AssetError
+from hiface.synthetic.datasets import held_out
 from hiface.training.shard_cache import decoded_shard
 
 VALIDATION_EVERY = 25  # of 25 persons one is kept for validation
@@ -62,7 +63,7 @@ class _Shard:
         )
         self.R = values["T_cam_head"][:, :3, :3].astype(np.float32)
         self.K = values["K"].astype(np.float32)
-        held = values["person"] % VALIDATION_EVERY == 0
+        held = (values["person"] % VALIDATION_EVERY == 0) | held_out(values["person"])
         finite = np.isfinite(self.points).all(axis=(1, 2))
         self.training = np.nonzero(~held & finite)[0]
         self.validation = np.nonzero(held & finite)[0]
@@ -73,7 +74,8 @@ class ShardSet:
 
     Args:
         folders: Folders written by `hiface.synthetic`.
-        validation: Draw from the persons kept for validation instead of the others.
+        validation: Draw from the persons kept for validation, and those of the data sets that are only
+            measured on, instead of the others.
 
     Raises:
         AssetError: There is no shard, or one does not have the expected content.
