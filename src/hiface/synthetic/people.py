@@ -15,6 +15,7 @@ from hiface.assets import load_json_asset
 from hiface.morphable import MorphableModel
 from hiface.synthetic.features import FeatureStyle, sample_features
 from hiface.synthetic.hair import HairStyle, sample_hair
+from hiface.synthetic.identity import Traits, fits, sample_identity, sample_traits
 from hiface.synthetic.wrinkles import WrinkleStyle, sample_wrinkles
 
 _MIXES: dict[str, dict[str, tuple[float, float]]] = {
@@ -76,6 +77,9 @@ _CALM = {"haemoglobin": 0.6, "carotene": 0.6, "cheeks": 0.7, "nose": 0.6, "foreh
 _MOUTHS = ("talk_a", "talk_o", "talk_e", "talk_f", "talk_m", "parted", "parted", "thin_lips", "purse", "open")
 _TOOTHY = 0.15  # share of wide smiles
 _AGE = (1.1, 1.5)  # beta distribution of ages
+_MELANIN = (-2.0, 2.2)  # sigma; all skins alike often
+_ODD_LOOKS = 0.1  # share of people with beard, make-up and hair of the other sex
+_SELDOM = {True: {"long": 0.85, "medium": 0.4}, False: {"bald": 0.9, "short": 0.6}}
 _UNHURRIED = ("toothy", "blink")  # never scaled down
 
 
@@ -92,6 +96,7 @@ class Person:
         blotches: Strengths of pore noise and of uneven blood.
         hair: Hair on the head.
         wrinkles: Age, lines and pores.
+        traits: Sex, origin, age and weight that the shape was drawn for.
     """
 
     identity: Tensor
@@ -102,6 +107,7 @@ class Person:
     blotches: tuple[float, float]
     hair: HairStyle
     wrinkles: WrinkleStyle
+    traits: Traits
 
 
 @dataclass(frozen=True)
@@ -117,22 +123,26 @@ def _eyelook_degrees() -> dict[str, float]:
     return load_json_asset("expressions/gaze.json")["degrees_at_one"]
 
 
-def sample_albedo(names: tuple[str, ...], rng: np.random.Generator, make_up: bool) -> Tensor:
+def sample_albedo(
+    names: tuple[str, ...], rng: np.random.Generator, make_up: bool, bearded: float = 0.45
+) -> Tensor:
     """Albedo coefficients over the whole range of human skin.
 
     Args:
         names: The model's albedo names.
         rng: Source of randomness.
         make_up: Whether lips and eyes are painted.
+        bearded: Chance of hair on chin and upper lip.
 
     Returns:
         [A] in sigma.
     """
     values = rng.standard_normal(len(names))
-    stubble = -1.5 if make_up or rng.random() < 0.55 else rng.normal(0.6, 1.0)
+    chance, density = rng.random(), rng.normal(0.6, 1.0)
+    stubble = density if chance < bearded and not make_up else -1.5
     for i, name in enumerate(names):
         if name == "melanin":
-            values[i] = rng.uniform(-2.0, 2.2)
+            values[i] = rng.uniform(*_MELANIN)
         elif name in _CALM:
             values[i] *= _CALM[name]
         elif name in ("beard", "moustache"):
@@ -169,23 +179,28 @@ def sample_person(model: MorphableModel, rng: np.random.Generator) -> Person:
         rng: Source of randomness.
 
     Returns:
-        Person; identity from the model's prior, for a fifth of people 1.3 times as far from the mean.
+        Person; shape, beard, make-up and hair go with sex, age, weight and origin. A fifth of people lie 1.3
+        times further from their group's mean than life does, and one in ten has the other sex's looks.
     """
-    wide = 1.3 if rng.random() < 0.2 else 1.0
-    identity = rng.standard_normal(model.data.n_identity) * wide
-    make_up = rng.random() < 0.3
+    age, melanin = float(rng.beta(*_AGE)), float(rng.uniform(*_MELANIN))
+    traits = sample_traits(rng, melanin, age)
+    identity = sample_identity(traits, rng)
+    if not fits(model):
+        identity = rng.standard_normal(model.data.n_identity)
+    manly = (traits.sex == "male") != (rng.random() < _ODD_LOOKS)
+    make_up = rng.random() < (0.05 if manly else 0.55)
     names = model.data.albedo_names
-    albedo = sample_albedo(names, rng, make_up)
-    melanin = float(albedo[names.index("melanin")]) if "melanin" in names else 0.0
+    albedo = sample_albedo(names, rng, make_up, 0.7 if manly else 0.02)
+    if "melanin" in names:
+        albedo[names.index("melanin")] = melanin
     dark = bool(melanin + rng.normal(0, 0.3) > -0.3)
     iris_colour = _iris_colour(rng, dark)
     oiliness = float(rng.beta(1.6, 3.0))
     features = sample_features(rng, dark, make_up)
     blotches = (float(rng.uniform(0.005, 0.03)), float(rng.uniform(0.005, 0.03)))
-    hair = sample_hair(rng)
-    age = float(rng.beta(*_AGE))
+    hair = _fitting_hair(sample_hair(rng), sample_hair(rng), manly, rng)
     return Person(
-        identity=torch.from_numpy(np.clip(identity, -3.5, 3.5).astype(np.float32)),
+        identity=torch.from_numpy(identity.astype(np.float32)),
         albedo=albedo,
         iris_colour=iris_colour,
         oiliness=oiliness,
@@ -193,7 +208,13 @@ def sample_person(model: MorphableModel, rng: np.random.Generator) -> Person:
         blotches=blotches,
         hair=_greying(hair, age, rng),
         wrinkles=sample_wrinkles(rng, age),
+        traits=traits,
     )
+
+
+def _fitting_hair(first: HairStyle, second: HairStyle, manly: bool, rng: np.random.Generator) -> HairStyle:
+    """The second cut where the first is seldom worn by the sex."""
+    return second if rng.random() < _SELDOM[manly].get(first.kind, 0.0) else first
 
 
 def _greying(hair: HairStyle, age: float, rng: np.random.Generator) -> HairStyle:
