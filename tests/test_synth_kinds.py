@@ -13,11 +13,11 @@ from hiface.geometry.normals import vertex_normals
 from hiface.synthetic.clips import generate_clip, smooth_track
 from hiface.synthetic.datasets import make_spec
 from hiface.synthetic.effects import ALL_EFFECTS, EFFECTS, PLAIN, parse_effects
-from hiface.synthetic.generator import Style, generate_batch, generate_picture
+from hiface.synthetic.generator import PICTURES_PER_PERSON, Style, generate_batch, generate_picture
 from hiface.synthetic.pairs import generate_views
 from hiface.synthetic.rgbd import SENSORS, depth_edges, generate_rgbd, sensor_depth, surface_slope
 from hiface.synthetic.sheet import contact_sheet, tile
-from hiface.synthetic.shots import sitter_of
+from hiface.synthetic.shots import draw_shot, sitter_of
 
 SIZE = 96
 MAPS = Style(SIZE, ALL_EFFECTS, frozenset({"basic", "maps", "vertices"}))
@@ -35,7 +35,21 @@ def clip(model):
 
 @pytest.fixture(scope="module")
 def mapped(model):
-    return [generate_picture(model, seed, MAPS) for seed in (0, 4, 7)]
+    """Three people who fill a good part of the picture."""
+    found = []
+    for seed in range(0, 90, 4):
+        view = shot_of(model, seed).view
+        if view.box_share > 0.5 and all(0.35 < c < 0.65 for c in view.box_centre):
+            found.append(generate_picture(model, seed, MAPS))
+        if len(found) == 3:
+            break
+    return found
+
+
+def shot_of(model, seed):
+    """What a picture is made of."""
+    sitter = sitter_of(model, seed // PICTURES_PER_PERSON)
+    return draw_shot(model, sitter, np.random.default_rng([seed, 11]), SIZE)
 
 
 def test_effects_by_name():
@@ -47,7 +61,15 @@ def test_effects_by_name():
 
 
 def test_an_effect_changes_the_picture_and_not_the_person(model):
-    seeds = [2, 46]  # a cap and a thing in front; hair, glasses and a thing in front
+    shots = {seed: shot_of(model, seed) for seed in range(0, 90, 3)}
+    wanted = {
+        "hats": lambda s: s.wardrobe.hat is not None,
+        "glasses": lambda s: s.wardrobe.glasses is not None and s.wardrobe.hat is None,
+        "occluders": lambda s: s.wardrobe.occluder,
+        "hair": lambda s: s.sitter.person.hair.kind != "bald" and s.wardrobe.hat is None,
+    }
+    whole = [k for k, s in shots.items() if all(0.3 < c < 0.7 for c in s.view.box_centre)]
+    seeds = sorted({next(k for k in whole if test(shots[k])) for test in wanted.values()})
     everything = generate_batch(model, seeds, 48)
     for name in EFFECTS:
         without = generate_batch(model, seeds, Style(48, ALL_EFFECTS - {name}))
@@ -93,7 +115,7 @@ def test_maps_are_of_the_face_only(mapped):
     for sample in mapped:
         head = (sample.segmentation >= 1) & (sample.segmentation <= 3)
         length = sample.maps["normals"].norm(dim=0)
-        assert (length[~head] == 0).all() and (length[head] > 0.99).float().mean() > 0.75  # the rest is neck
+        assert (length[~head] == 0).all() and (length[head] > 0.99).float().mean() > 0.6  # the rest is neck
         face = length > 0.99
         points = face[inner(sample.dense_px, sample.visible_dense)]
         assert points.float().mean() > 0.8
@@ -156,7 +178,7 @@ def test_flow_is_how_the_surface_moves(model, clip):
         normal_z = vertex_normals(model.vertices_cam(a.params), model.data.triangles)[:, 2]
         front = z < a.T_cam_head[2, 3] - 0.03  # in front of the ears
         chosen = inside & face & front & (normal_z < -0.5) & a.maps["flow_valid"][y, x]
-        assert chosen.sum() > 100
+        assert chosen.sum() > 50
         moved = (px[1] - px[0])[chosen]
         flow = a.maps["flow"][:, y[chosen], x[chosen]].T
         assert (flow - moved).norm(dim=1).median() < 0.01

@@ -7,11 +7,11 @@ import torch
 import hiface
 from hiface.synthetic import generator, shots
 from hiface.synthetic.cameras import sample_view
+from hiface.synthetic.expressions import lips_apart, sample_expression
 from hiface.synthetic.eyes import Lids, draw_lashes, lid_shade, lid_vertices
 from hiface.synthetic.face_paint import paint_features
 from hiface.synthetic.features import sample_features
 from hiface.synthetic.lights import sample_surroundings
-from hiface.synthetic.people import lips_apart, sample_expression
 from hiface.synthetic.scene import Canvas
 
 SIZE = 200

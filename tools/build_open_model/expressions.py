@@ -7,12 +7,15 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from .basis import part_mask
-from .eyelids import find_rings, rebuild_blink
+from .eyelids import find_rings, keep_clear, rebuild_blink
 from .mesh import DECIMETRE, HeadMesh
 from .mpfb2 import BodyMesh, SourceData, read_target
 
 UPPER_FACE = ("brow", "cheekSquint", "eye", "nose")
 """Units of the upper face; they must leave the inside of the mouth alone."""
+
+LID_MOVERS = ("eye", "cheekSquint", "browDown", "noseSneer")
+"""Units that move the lids; they must not push them into the eyeball."""
 
 SOFTENING = {
     "mouthSmile": 10,
@@ -33,6 +36,9 @@ SHARP_RINGS = 3
 
 TONGUE_REACH = 1.3
 """Makes up for the tongue's place further back in the mouth than in the source."""
+
+TONGUE_LIFT = 0.006
+"""How far the tongue's tip rises beyond the source's motion, metres, so that it passes over the lower lip."""
 
 FLIP = np.array([-1.0, 1.0, 1.0])
 
@@ -62,9 +68,13 @@ def build_expressions(
     basis = mirror_pairs(names, _repair(names, basis, head), head.mirror_vertices)
     basis = _soften(names, basis, head)
     rings = find_rings(head, template)
-    left, right = names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")
-    basis[left] = rebuild_blink(head, rings, template, basis[left])
-    basis[right] = basis[left][head.mirror_vertices] * FLIP
+    blink = names.index("eyeBlinkLeft")
+    basis[blink] = rebuild_blink(head, rings, template, basis[blink])
+    for name in names:
+        if name.startswith(LID_MOVERS) and name.endswith("Left"):
+            left, right = names.index(name), names.index(mirror_name(name))
+            basis[left] = keep_clear(head, rings, template, basis[left])
+            basis[right] = basis[left][head.mirror_vertices] * FLIP
     return names, basis
 
 
@@ -110,8 +120,18 @@ def _repair(names: tuple[str, ...], basis: np.ndarray, head: HeadMesh) -> np.nda
             basis[i, sockets["right"]] = 0.0
         if name.endswith("Right"):
             basis[i, sockets["left"]] = 0.0
-    basis[names.index("tongueOut")] *= TONGUE_REACH
+    tongue = names.index("tongueOut")
+    basis[tongue] *= TONGUE_REACH
+    basis[tongue] = _lifted(basis[tongue], part_mask(head, ("tongue",), count))
     return basis
+
+
+def _lifted(motion: np.ndarray, tongue: np.ndarray) -> np.ndarray:
+    """The tongue's motion, raised in proportion to how far each vertex moves."""
+    distance = np.linalg.norm(motion, axis=1) * tongue
+    out = motion.copy()
+    out[:, 1] += TONGUE_LIFT * distance / distance.max()
+    return out
 
 
 def mirror_name(name: str) -> str:

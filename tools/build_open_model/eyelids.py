@@ -19,6 +19,8 @@ OVERSHOOT = 0.0022
 covers most of the spread of the opening between people (1.2 mm), so that the lids of others close too."""
 LOWER_SHARE = 0.15
 """Part of the opening that the lower lid closes by rising."""
+SKIN_CLEARANCE = 0.0006
+"""Distance from the eyeball below which a moving lid keeps the distance that it has at rest, metres."""
 REACH = 0.010
 """Distance from a lid's edge at which its own motion has faded out, metres."""
 CLEARANCE = 0.0018
@@ -139,6 +141,30 @@ def rebuild_blink(head: HeadMesh, rings: LidRings, template: np.ndarray, blink: 
     out[~skin & ~np.isin(np.arange(len(x)), head.part_vertices("socket_left"))] = 0.0
     cleared = _push_out(template + out, centre, np.full(len(x), radius + LID_THICKNESS)) - template
     return np.where(lid[:, None], cleared, out)
+
+
+def keep_clear(head: HeadMesh, rings: LidRings, template: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """A motion of the left eye's lids that does not push them into the eyeball, half-way or at its end.
+
+    Args:
+        head: connectivity.
+        rings: from ``find_rings``; the two inner ones touch the eyeball and are left alone.
+        template: ``[V, 3]`` mean head.
+        motion: ``[V, 3]`` displacements.
+
+    Returns:
+        ``[V, 3]`` displacements, the same wherever lids stay clear.
+    """
+    centre, radius = eyeball(head, template)
+    skin = head.part_vertices("skin")
+    near = skin[np.linalg.norm(template[skin] - centre, axis=1) < 2 * radius]
+    near = near[~np.isin(near, rings.rings[:2])]
+    rest = template[near]
+    floor = np.minimum(np.linalg.norm(rest - centre, axis=1), radius + SKIN_CLEARANCE)
+    out = motion.copy()
+    for share in (1.0, 0.5):
+        out[near] = (_push_out(rest + share * out[near], centre, floor) - rest) / share
+    return out
 
 
 def eyeball(head: HeadMesh, vertices: np.ndarray) -> tuple[np.ndarray, float]:

@@ -13,6 +13,11 @@ from torch import Tensor
 from hiface.types import Camera
 
 _OPENCV = np.diag([1.0, -1.0, -1.0])
+_TURN = np.array([0.7, 1.1, 0.5])  # how far a head turns on its shoulders: nod, turn, tilt, radians
+_BODY_TURN = np.array(
+    [0.5, 0.8, 0.35]
+)  # how much of it the painted shoulders bear without a tear at the neck
+_BEND = np.array([0.25, 0.3, 0.2])  # one joint's part
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,46 @@ def head_rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return in_picture @ _OPENCV @ about_x @ about_y
 
 
+def _angles(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Yaw, pitch and roll of a head against the camera, radians.
+
+    12 % are turned by more than 60 degrees, 2 % by more than 90; pitch reaches 50 degrees; 99 % are tilted by
+    less than 30.
+    """
+    kind, past, sign = rng.random(), rng.random(), 1.0 if rng.random() < 0.5 else -1.0
+    yaw = float(np.clip(rng.normal(0, 22), -60, 60)) if kind < 0.62 else rng.uniform(-60, 60)
+    if kind > 0.88:
+        yaw = sign * (rng.uniform(60, 90) if past < 0.82 else rng.uniform(90, 115))
+    kind = rng.random()
+    reach = 50 if kind > 0.96 else 35
+    pitch = float(np.clip(rng.normal(0, 10), -50, 50)) if kind < 0.88 else rng.uniform(-reach, reach)
+    tilt = rng.random()
+    roll = rng.normal(0, 8) if tilt < 0.93 else rng.uniform(-30, 30) if tilt < 0.985 else rng.uniform(-60, 60)
+    return math.radians(yaw), math.radians(pitch), math.radians(roll)
+
+
+def _bearing(
+    rng: np.random.Generator, yaw: float, pitch: float, roll: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """How the head sits on the shoulders: body's turn against it [3], bends of neck and head [2, 3].
+
+    People turn and tilt the head a part of the way and the body the rest. In 45 % of pictures the head's part
+    is split further between the joints of neck and head and the place of the painted shoulders.
+    """
+    noise, loose = rng.normal(0, 1, 3), rng.normal(0, math.radians(4), (2, 3)) * np.array([1.0, 0.7, 0.5])
+    turn = np.array(
+        [0.4 * pitch + 0.08 * noise[0], -0.45 * yaw + 0.22 * noise[1], 0.5 * roll + 0.08 * noise[2]]
+    )
+    turn = np.clip(turn, -_TURN, _TURN)
+    bends, shares = rng.random() < 0.45, np.array([rng.uniform(0.1, 0.35), rng.uniform(0.1, 0.35)])
+    if not bends:
+        return np.clip(turn, -_BODY_TURN, _BODY_TURN), np.zeros((2, 3))
+    bend = np.clip(-shares[:, None] * turn + loose, -_BEND, _BEND)
+    return np.clip(turn + bend.sum(axis=0), -_BODY_TURN, _BODY_TURN), bend
+
+
 def sample_view(rng: np.random.Generator) -> View:
-    """Draws a view: mostly within 50 degrees of yaw, with tails to profile; sometimes cut by an edge.
+    """Draws a view: mostly within 50 degrees of yaw, with tails beyond profile; sometimes cut by an edge.
 
     Args:
         rng: Source of randomness.
@@ -62,14 +105,7 @@ def sample_view(rng: np.random.Generator) -> View:
     Returns:
         View.
     """
-    kind = rng.random()
-    spread = (
-        rng.normal(0, 22) if kind < 0.62 else rng.uniform(-60, 60) if kind < 0.9 else rng.uniform(-95, 95)
-    )
-    yaw = math.radians(float(np.clip(spread, -95, 95)))
-    pitch = math.radians(float(np.clip(rng.normal(0, 10) if kind < 0.9 else rng.uniform(-35, 35), -40, 40)))
-    tilt = rng.random()
-    roll = rng.normal(0, 8) if tilt < 0.93 else rng.uniform(-30, 30) if tilt < 0.985 else rng.uniform(-60, 60)
+    yaw, pitch, roll = _angles(rng)
     focal_mm = math.exp(rng.uniform(math.log(24), math.log(135)))
     share = math.exp(rng.uniform(math.log(0.25), math.log(0.75)))
     frame_share = share / math.exp(rng.uniform(0, math.log(3.0)))
@@ -79,19 +115,15 @@ def sample_view(rng: np.random.Generator) -> View:
     centre = 0.5 + (rng.uniform(-1, 1, 2) * max(0.03, 0.5 - half - 0.06))
     if rng.random() < 0.14:
         centre = _cut(rng, half)
-    lean = rng.random() < 0.4
-    bend = rng.normal(0, math.radians(5), (2, 3)) * lean * np.array([1.0, 0.7, 0.5])
-    turn = np.array(
-        [0.35 * pitch + rng.normal(0, 0.08), -0.45 * yaw + rng.normal(0, 0.22), rng.normal(0, 0.08)]
-    )
+    turn, bend = _bearing(rng, yaw, pitch, roll)
     return View(
-        torch.from_numpy(head_rotation(yaw, pitch, math.radians(roll)).astype(np.float32)),
+        torch.from_numpy(head_rotation(yaw, pitch, roll).astype(np.float32)),
         distance,
         (float(offset[0]), float(offset[1])),
         share,
         (float(centre[0]), float(centre[1])),
-        np.clip(turn, -0.6, 0.6).astype(np.float32),
-        np.clip(bend, -0.2, 0.2).astype(np.float32),
+        turn.astype(np.float32),
+        bend.astype(np.float32),
     )
 
 

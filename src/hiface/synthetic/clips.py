@@ -16,10 +16,10 @@ from hiface.morphable import MorphableModel
 from hiface.render.interpolate import interpolate_surface
 from hiface.synthetic.cameras import head_rotation
 from hiface.synthetic.compose import Picture
+from hiface.synthetic.expressions import Gaze, limit_expression, sample_expression
 from hiface.synthetic.generator import Style, SyntheticSample, Taken, take_picture
-from hiface.synthetic.people import Gaze, limit_expression, sample_expression
 from hiface.synthetic.scene import FAR_M
-from hiface.synthetic.shots import Act, Shot, draw_shot, make_picture, pose_person, sitter_of
+from hiface.synthetic.shots import Act, Shot, draw_shot, limit_act, make_picture, pose_person, sitter_of
 from hiface.synthetic.surface_maps import Traced, head_shown, trace_model
 from hiface.types import Camera
 
@@ -137,6 +137,7 @@ def sample_motion(
 def _frame(model: MorphableModel, first: Shot, motion: Motion, index: int) -> Shot:
     """The shot of one frame; camera, light, clothes and background are those of the first."""
     act = Act(motion.values[index], motion.gaze[index], first.act.neck_bend)
+    act = limit_act(model, first.sitter.person, act)
     posed = pose_person(model, first.sitter.person, act)
     camera = first.picture.params.camera
     facing = head_rotation(0.0, 0.0, 0.0)

@@ -25,7 +25,7 @@ from hiface.synthetic.accessories import (
 from hiface.synthetic.body import Clothes, body_vertices, draw_body, sample_clothes
 from hiface.synthetic.eyes import Lids, draw_lashes, lid_vertices
 from hiface.synthetic.hair import LABEL_HAIR, Stand, draw_hair
-from hiface.synthetic.head import HeadPose, draw_head
+from hiface.synthetic.head import HeadPose, draw_head, set_back_m
 from hiface.synthetic.lights import Surroundings
 from hiface.synthetic.occluders import draw_occluder
 from hiface.synthetic.people import Person
@@ -225,7 +225,9 @@ def compose(
     eyes, gaze = _eye_frames(model, picture)
     lids = _lids(model, picture, verts_cam, eyes)
     opened = picture.jaw_open, picture.lips_apart
-    pose = HeadPose(verts_cam, K, picture.T_cam_head[:3, :3], eyes, gaze, *opened, lids, picture.displacement)
+    deeper = set_back_m(model, picture.params.expression)
+    R = picture.T_cam_head[:3, :3]
+    pose = HeadPose(verts_cam, K, R, eyes, gaze, *opened, lids, picture.displacement, deeper)
     head_depth = draw_head(canvas, model, pose, person, texture, picture.lights)
     skin_albedo = skin_colour_of(model, texture)
     verts_body, body_cam, down = _body(model, picture, wardrobe.clothes)

@@ -116,6 +116,16 @@ def _deeper(model: MorphableModel) -> Tensor:
     return out
 
 
+def set_back_m(model: MorphableModel, expression: Tensor) -> Tensor:
+    """[V] `HeadTables.deeper_m` for an expression [E]: a tongue that comes out is drawn where it is."""
+    data, deeper = model.data, head_tables(model).deeper_m
+    if "tongueOut" not in data.expression_names or "tongue" not in data.part_names:
+        return deeper
+    out = float(expression[data.expression_names.index("tongueOut")])
+    tongue = data.triangles[data.triangle_parts == data.part_names.index("tongue")]
+    return deeper.index_fill(0, tongue.reshape(-1), _DEEPER_M["tongue"] * max(0.0, 1.0 - 1.25 * out))
+
+
 def _teeth(model: MorphableModel, mean: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Tooth triangles [T] bool, their vertices [N], bright albedo [3], and how far in front they are [N]."""
     data = model.data
@@ -215,6 +225,7 @@ class HeadPose:
         lips_apart: 0..1, how far lips uncover the teeth.
         lids: Edges of the lids, or None.
         displacement: [S, S] metres, wrinkles and pores of this expression, or None for smooth skin.
+        deeper_m: [V] from `set_back_m`, or None for a closed mouth's.
     """
 
     verts_cam: Tensor
@@ -226,6 +237,7 @@ class HeadPose:
     lips_apart: float
     lids: Lids | None
     displacement: Tensor | None = None
+    deeper_m: Tensor | None = None
 
 
 def _highlights(normals: Tensor, view: Tensor, lights: Surroundings, exponent: float) -> list[Tensor]:
@@ -334,7 +346,8 @@ def draw_head(
     tables = head_tables(model)
     n_lamps = len(lights.lobe_colours)
     attributes = _vertex_rows(model, pose, person, lights)
-    behind = pose.verts_cam * (1 + tables.deeper_m / pose.verts_cam[:, 2].clamp_min(0.05))[:, None]
+    deeper = tables.deeper_m if pose.deeper_m is None else pose.deeper_m
+    behind = pose.verts_cam * (1 + deeper / pose.verts_cam[:, 2].clamp_min(0.05))[:, None]
     drawn = canvas.trace(behind, model.data.triangles, pose.K, attributes, tables.grid)
     if drawn is None:
         return canvas.depth.clone()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,18 +18,19 @@ from hiface.synthetic.camera_effects import Lens, sample_lens
 from hiface.synthetic.cameras import View, frame_camera, sample_view
 from hiface.synthetic.compose import Picture, Wardrobe, sample_wardrobe, skin_colour_of
 from hiface.synthetic.effects import ALL_EFFECTS, dressed_down, simplified, wall, without_lamps
-from hiface.synthetic.head import person_texture
-from hiface.synthetic.lights import Surroundings, sample_surroundings
-from hiface.synthetic.people import (
+from hiface.synthetic.expressions import (
     Gaze,
-    Person,
     add_gaze,
     lips_apart,
+    lowered,
     pose_vector,
     sample_expression,
     sample_gaze,
-    sample_person,
 )
+from hiface.synthetic.head import person_texture
+from hiface.synthetic.lights import Surroundings, sample_surroundings
+from hiface.synthetic.limits import limit_face, limit_identity
+from hiface.synthetic.people import Person, sample_person
 from hiface.synthetic.wrinkles import PersonDetail, person_detail, picture_displacement
 from hiface.types import Camera, FaceParams
 
@@ -114,10 +115,22 @@ def sitter_of(model: MorphableModel, number: int, effects: frozenset[str] = ALL_
     """Person number `number`; the same one for the same number and effects."""
     rng = np.random.default_rng([number, 7])
     person = simplified(sample_person(model, rng), effects)
+    person = replace(person, identity=limit_identity(model, person.identity))
     texture = person_texture(model, person, rng)
     wrinkled = "wrinkles" in effects
     detail = person_detail(model, person.identity, person.wrinkles) if wrinkled else None
     return Sitter(number, person, texture, detail)
+
+
+def limit_act(model: MorphableModel, person: Person, act: Act) -> Act:
+    """The nearest act that a person's face can hold (`limits.limit_face`); no upward gaze behind lids."""
+    names = model.data.expression_names
+    closed = 0.5 * (act.values.get("eyeBlinkLeft", 0.0) + act.values.get("eyeBlinkRight", 0.0))
+    gaze = lowered(act.gaze, closed)
+    drawn = model.expression_vector(add_gaze(act.values, gaze))
+    limited = limit_face(model, person.identity, drawn).tolist()
+    values = {n: v for n, v in zip(names, limited, strict=True) if not n.startswith("eyeLook")}
+    return replace(act, values=values, gaze=gaze)
 
 
 def pose_person(model: MorphableModel, person: Person, act: Act) -> Posed:
@@ -192,9 +205,10 @@ def draw_shot(
         rng,
         math.atan2(float(towards[0]), max(float(towards[2]), 0.05)),
         math.asin(float(towards[1] / towards.norm())),
-        values["eyeBlinkLeft"],
+        0.5 * (values["eyeBlinkLeft"] + values["eyeBlinkRight"]),
+        view.distance_m,
     )
-    act = Act(values, gaze, view.neck_bend)
+    act = limit_act(model, person, Act(values, gaze, view.neck_bend))
     posed = pose_person(model, person, act)
     landmarks = model.landmarks("ibug68", posed.vertices)
     in_head = (landmarks - posed.T_head[:3, 3]) @ posed.T_head[:3, :3]

@@ -15,7 +15,7 @@ from hiface.render.interpolate import interpolate_surface, to_images
 from hiface.render.rasterize import Fragments, fragments, rasterize
 from hiface.render.texture import sample_texture
 from hiface.synthetic.compose import Composed, Picture
-from hiface.synthetic.head import head_tables
+from hiface.synthetic.head import set_back_m
 from hiface.synthetic.lights import head_visibility, received_light
 from hiface.synthetic.scene import FAR_M
 
@@ -65,7 +65,7 @@ def trace_model(model: MorphableModel, picture: Picture) -> Traced:
     z = verts_cam[:, 2]
     flat = torch.cat([camera.cam_to_px(verts_cam), z[:, None]], dim=1)
     deeper = flat.clone()
-    deeper[:, 2] = torch.where(z > 0, z + head_tables(model).deeper_m, z)
+    deeper[:, 2] = torch.where(z > 0, z + set_back_m(model, picture.params.expression), z)
     ids = rasterize(deeper, model.data.triangles, camera.height, camera.width)
     frags = fragments(ids[None])
     nothing = flat.new_zeros(1, len(flat), 0)
