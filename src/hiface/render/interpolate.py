@@ -33,7 +33,7 @@ def interpolate_plain(
     """`interpolate_surface` in plain torch: any device and dtype, differentiable any number of times."""
     corners = corner_indices(triangles, frags, verts_px_z.shape[1])
     bary = barycentrics(verts_px_z, corners, frags)
-    vertex_rows = attributes.permute(2, 0, 1).reshape(attributes.shape[2], -1).unbind(0)
+    vertex_rows = attributes.permute(2, 0, 1).flatten(1).unbind(0)
     rows = [bary.z, *(interpolate(row, corners, bary) for row in vertex_rows)]
     for table in corner_values.permute(2, 1, 0).contiguous().unbind(0):
         at_a, at_b, at_c = (row.index_select(0, frags.triangle) for row in table.unbind(0))

@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hiface.geometry.normals import vertex_normals
+from hiface.render.kernels.body import BodyLook, shade_body
+from hiface.render.kernels.library import has_library
 from hiface.synthetic.lights import Surroundings, plain_light
 from hiface.synthetic.noise import noise_pool, sample_noise
-from hiface.synthetic.scene import Canvas
+from hiface.synthetic.scene import Canvas, Drawn, rows_at
 from hiface.synthetic.shells import ring_triangles
 
 LABEL_BODY = 6
+_LABEL_SKIN = 1
+_CENTRE_Z_M = 0.09
 _COLUMNS = 48
 # Rings from the neck down: height, half width, half depth, centre in z (metres, object space at rest).
 _RINGS = np.array(
@@ -99,26 +104,68 @@ def body_vertices(clothes: Clothes, neck_scale: float) -> Tensor:
     return torch.from_numpy(np.stack([px, py, pz], axis=-1).reshape(-1, 3).astype(np.float32))
 
 
-def _cloth(clothes: Clothes, x: Tensor, y: Tensor, front: Tensor) -> Tensor:
+@cache
+def _creases(which: int) -> Tensor:
+    """[256, 256] factors of the folds of cloth."""
+    return (0.12 * noise_pool("cloud")[which]).exp()
+
+
+def look_of(clothes: Clothes, skin_colour: Tensor) -> BodyLook:
+    """Clothes as numbers; `skin_colour` is [3] linear."""
+    main, second = torch.from_numpy(clothes.colours)
+    which = clothes.seed % 8
+    tie = main * 0.6 + 0.4 * torch.tensor([0.25, 0.05, 0.12]).roll(clothes.seed % 3)
+    colours = torch.stack([main, second, 0.62 + 0.1 * second, tie, skin_colour])
+    return BodyLook(
+        _creases(which),
+        noise_pool("pink")[which],
+        clothes.pattern,
+        bool(clothes.seed % 2),
+        colours,
+        clothes.pattern_scale,
+        clothes.neckline,
+        _CENTRE_Z_M,
+        (_LABEL_SKIN, LABEL_BODY),
+    )
+
+
+def _cloth(look: BodyLook, x: Tensor, y: Tensor, front: Tensor) -> Tensor:
     """[3, P] cloth colour at body coordinates."""
-    main, second = torch.from_numpy(clothes.colours)[:, :, None]
-    scale = clothes.pattern_scale
-    if clothes.pattern == "stripes":
+    main, second, shirt_colour, tie_colour, _ = look.colours[:, :, None]
+    scale = look.scale
+    if look.pattern == "stripes":
         mix = ((y / scale).frac().abs() > 0.5).float()
-    elif clothes.pattern == "checks":
+    elif look.pattern == "checks":
         mix = 0.5 * ((y / scale).frac().abs() > 0.5).float() + 0.5 * ((x / scale).frac().abs() > 0.5).float()
-    elif clothes.pattern == "noise":
-        tile = noise_pool("pink")[clothes.seed % 8]
-        mix = (sample_noise(tile, x / (scale * 12), y / (scale * 12)) > 0.4).float()
-    elif clothes.pattern == "jacket":
+    elif look.pattern == "noise":
+        mix = (sample_noise(look.noise, x / (scale * 12), y / (scale * 12)) > 0.4).float()
+    elif look.pattern == "jacket":
         shirt = (x.abs() < 0.012 + 0.30 * (y + 0.33).clamp(0, 0.14)) & (front > 0)
-        tie = (x.abs() < 0.014 + 0.05 * (-0.15 - y).clamp(0, 0.3)) & (front > 0) & bool(clothes.seed % 2)
-        tie_colour = main * 0.6 + 0.4 * torch.tensor([[0.25], [0.05], [0.12]]).roll(clothes.seed % 3, 0)
-        colour = torch.where(shirt, torch.full_like(main, 0.62) + 0.1 * second, main)
-        return torch.where(tie & shirt, tie_colour, colour)
+        tie = (x.abs() < 0.014 + 0.05 * (-0.15 - y).clamp(0, 0.3)) & shirt & look.has_tie
+        return torch.where(tie, tie_colour, torch.where(shirt, shirt_colour, main))
     else:
         mix = torch.zeros_like(x)
     return main + (second - main) * mix
+
+
+def shade_plain(rows: Tensor, look: BodyLook) -> tuple[Tensor, Tensor]:
+    """Colour and label of fragments in plain torch.
+
+    Args:
+        rows: [6 or more, P] light and place on the body, metres.
+        look: Clothes.
+
+    Returns:
+        [3, P] linear and [P] uint8.
+    """
+    x, y, z = rows[3:6].unbind(0)
+    z = z + look.centre_z
+    colour = _cloth(look, x, y, z) * sample_noise(look.creases, x * 3 + z, y * 3)
+    side, depth = look.neckline
+    steep = (1 - (x.abs() / 0.10)).clamp(0, 1) * (z > 0)
+    bare = y > side - depth * steep
+    colour = torch.where(bare, look.colours[4][:, None], colour)
+    return colour * rows[:3], torch.where(bare, *look.labels).to(torch.uint8)
 
 
 def draw_body(
@@ -143,17 +190,16 @@ def draw_body(
     skin_colour, lights = look
     light = plain_light(vertex_normals(verts_cam, triangles), lights)
     under_chin = 1.0 - 0.4 * ((verts_object[:, 1] + 0.21) / 0.08).clamp(0, 1)
-    drawn = canvas.trace(verts_cam, triangles, K, torch.cat([(light * under_chin).T, verts_object], dim=1))
-    if drawn is None:
+    front = canvas.front(verts_cam, triangles, K)
+    if front is None:
         return
-    x, y, z = drawn.rows[3:].unbind(0)
-    z = z + 0.09
-    tile = noise_pool("cloud")[clothes.seed % 8]
-    creases = (0.12 * sample_noise(tile, x * 3 + z, y * 3)).exp()
-    colour = _cloth(clothes, x, y, z) * creases
-    side, depth = clothes.neckline
-    steep = (1 - (x.abs() / 0.10)).clamp(0, 1) * (z > 0)
-    bare = y > side - depth * steep
-    colour = torch.where(bare, skin_colour[:, None].expand_as(colour), colour)
-    label = torch.where(bare, 1, LABEL_BODY).to(torch.uint8)
-    canvas.put(drawn, colour * drawn.rows[:3], label)
+    attributes = torch.zeros(len(verts_cam), 8)
+    attributes[:, :3], attributes[:, 3:6] = (light * under_chin).T, verts_object
+    body = look_of(clothes, skin_colour)
+    if has_library():
+        target = canvas.colour, canvas.depth, canvas.label
+        shade_body(target, (front.pixel, front.triangle, front.place), attributes, triangles, body)
+        return
+    rows = rows_at(attributes, None, triangles, front)
+    drawn = Drawn(front.pixel, front.triangle, front.place[3], rows, canvas.size)
+    canvas.put(drawn, *shade_plain(rows, body))

@@ -20,15 +20,33 @@ from hiface.synthetic.backgrounds import smooth
 _LUMA = (0.2126, 0.7152, 0.0722)
 
 
+_STEPS = 4095
+_BRIGHTEST = 9.0  # beyond it every tone curve is at its end
+_PLAIN_STEPS = 32767
+
+
 @cache
-def _encode_table() -> Tensor:
-    return linear_to_srgb((torch.arange(4096) / 4095.0) ** 2)
+def _plain_table() -> Tensor:
+    return to_uint8(linear_to_srgb((torch.arange(_PLAIN_STEPS + 1) / _PLAIN_STEPS) ** 2))
 
 
-def _encode(picture_linear: Tensor) -> Tensor:
-    """`linear_to_srgb` by a table over the square root, exact to a fifth of a grey level."""
-    index = (picture_linear.clamp(0, 1).sqrt() * 4095.0 + 0.5).to(torch.int32)
-    return _encode_table().index_select(0, index.reshape(-1)).reshape(picture_linear.shape)
+def _look_up(table: Tensor, picture_linear: Tensor, brightest: float = 1.0) -> Tensor:
+    """Values of a table over the square root of 0..brightest."""
+    scale = (len(table) - 1) / math.sqrt(brightest)
+    index = picture_linear.clamp(0, brightest).sqrt_().mul_(scale).add_(0.5).to(torch.int32)
+    return table.index_select(0, index.reshape(-1)).reshape(picture_linear.shape)
+
+
+def _curve(shoulder: float, contrast: float, brightness: float) -> Tensor:
+    """Tone curve to sRGB 0..1 as a table over the square root of linear light up to `_BRIGHTEST`.
+
+    Exact to a fifth of a grey level.
+    """
+    steps = round(_STEPS * math.sqrt(_BRIGHTEST))
+    linear = (torch.arange(steps + 1) / _STEPS) ** 2
+    over = (linear - shoulder).clamp_min(0)
+    soft = linear.clamp_max(shoulder) + (1 - shoulder) * (1 - (-over / (1 - shoulder)).exp())
+    return ((linear_to_srgb(soft) - 0.45) * contrast + 0.45 + brightness).clamp(0, 1)
 
 
 def _motion_blur(picture: Tensor, rng: np.random.Generator) -> Tensor:
@@ -105,16 +123,12 @@ def _sensor(picture: Tensor, rng: np.random.Generator, frame: int) -> Tensor:
 def _develop(picture: Tensor, rng: np.random.Generator) -> Tensor:
     """Tone curve to sRGB 0..1: soft highlights, contrast, saturation, sometimes grey or sepia."""
     shoulder = rng.uniform(0.6, 0.95)
-    over = (picture - shoulder).clamp_min(0)
-    picture = torch.minimum(picture, torch.tensor(shoulder)) + (1 - shoulder) * (
-        1 - (-over / (1 - shoulder)).exp()
-    )
-    srgb = _encode(picture)
-    srgb = ((srgb - 0.45) * math.exp(rng.normal(0, 0.13)) + 0.45 + rng.normal(0, 0.02)).clamp(0, 1)
-    luma = (srgb * torch.tensor(_LUMA)[:, None, None]).sum(dim=0, keepdim=True)
+    contrast, brightness = math.exp(rng.normal(0, 0.13)), rng.normal(0, 0.02)
+    srgb = _look_up(_curve(shoulder, contrast, brightness), picture, _BRIGHTEST)
+    luma = (_LUMA[0] * srgb[0]).add_(srgb[1], alpha=_LUMA[1]).add_(srgb[2], alpha=_LUMA[2])[None]
     kind = rng.random()
     saturation = 0.0 if kind < 0.10 else math.exp(rng.normal(0, 0.2))
-    srgb = (luma + saturation * (srgb - luma)).clamp(0, 1)
+    srgb = torch.lerp(luma.expand_as(srgb), srgb, saturation).clamp_(0, 1)
     if kind < 0.025:
         srgb = (srgb * torch.tensor([1.08, 0.95, 0.75])[:, None, None]).clamp(0, 1)
     return srgb
@@ -150,5 +164,5 @@ def apply_effects(
 
 
 def plain_srgb(picture_linear: Tensor) -> Tensor:
-    """[3, S, S] linear to uint8 sRGB without any effect."""
-    return to_uint8(linear_to_srgb(picture_linear))
+    """[3, S, S] linear to uint8 sRGB without any effect; one pixel in a hundred is rounded the other way."""
+    return _look_up(_plain_table(), picture_linear)

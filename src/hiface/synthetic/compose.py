@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from hiface.synthetic.head import HeadPose, draw_head, set_back_m
 from hiface.synthetic.lights import Surroundings
 from hiface.synthetic.occluders import draw_occluder
 from hiface.synthetic.people import Person
+from hiface.synthetic.posing import rest_of, rotation
 from hiface.synthetic.scene import Canvas
 from hiface.synthetic.shells import CENTRE_M, skull_table
 from hiface.types import FaceParams
@@ -132,7 +132,8 @@ class Composed:
 def _eyes_rest(model: MorphableModel, picture: Picture) -> Tensor:
     """[2, 3] centres of the eyeballs in head axes, left first."""
     names = model.data.joint_names
-    return model.joints(picture.params.identity)[[names.index("eye_left"), names.index("eye_right")]]
+    joints = rest_of(model, picture.params.identity).joints
+    return joints[[names.index("eye_left"), names.index("eye_right")]]
 
 
 def _eye_frames(model: MorphableModel, picture: Picture) -> tuple[Tensor, Tensor]:
@@ -141,20 +142,26 @@ def _eye_frames(model: MorphableModel, picture: Picture) -> tuple[Tensor, Tensor
     index = [names.index("eye_left"), names.index("eye_right")]
     rest = _eyes_rest(model, picture)
     T = picture.T_cam_head
-    local = roma.rotvec_to_rotmat(picture.params.pose[index])
+    local = torch.stack([rotation(vector) for vector in picture.params.pose[index]])
     return rest @ T[:3, :3].T + T[:3, 3], T[:3, :3] @ local
+
+
+@cached_per_tensor
+def _neck(template: Tensor) -> Tensor:
+    """Vertices around the neck."""
+    return ((template[:, 1] < -0.105) & (template[:, 1] > -0.13)).nonzero().reshape(-1)
 
 
 def _body(model: MorphableModel, picture: Picture, clothes: Clothes) -> tuple[Tensor, Tensor, Tensor]:
     """Body vertices in rest object space and in camera space, and the direction down, camera axes."""
     template = model.data.template
-    ring = (template[:, 1] < -0.105) & (template[:, 1] > -0.13)
+    ring = _neck(template)
     now, rest = picture.vertices[ring], template[ring]
     scale = float((now[:, 0].abs().max() / rest[:, 0].abs().max()).clamp(0.8, 1.4))
     shift = now.mean(dim=0) - rest.mean(dim=0)
     verts = body_vertices(clothes, scale)
     pivot = torch.tensor(_NECK_PIVOT)
-    R = roma.rotvec_to_rotmat(torch.from_numpy(picture.body_turn))
+    R = rotation(picture.body_turn)
     placed = (verts - pivot) @ R.T + pivot + shift
     down = picture.params.camera.R @ R @ torch.tensor([0.0, -1.0, 0.0])
     return verts, picture.params.camera.to_cam(placed), down
@@ -238,8 +245,9 @@ def compose(
         draw_hair(canvas, person.hair, stand, None if wardrobe.hat is None else wardrobe.hat.front + 0.25)
     if wardrobe.hat is not None:
         draw_hat(canvas, wardrobe.hat, stand)
-    reach = round(0.012 * float(K[0, 0]) / float(centre[2])) + 4
-    canvas.contact_shadow((canvas.label == LABEL_HAIR) | (canvas.label == LABEL_ACCESSORY), 0.6, reach)
+    if person.hair.kind != "bald" or wardrobe.hat is not None:
+        reach = round(0.012 * float(K[0, 0]) / float(centre[2])) + 4
+        canvas.contact_shadow((canvas.label == LABEL_HAIR) | (canvas.label == LABEL_ACCESSORY), 0.6, reach)
     if lids is not None:
         draw_lashes(canvas, lids, person.features.lashes, K, picture.lights)
     if wardrobe.glasses is not None:

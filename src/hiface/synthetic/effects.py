@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of the generator that can be switched off, to measure what each of them is worth.
 
-Everything is drawn as usual and then left out, so the same seed shows the same person in the same pose, light
-and frame whatever is switched off.
+All random numbers are drawn as usual, so the same seed shows the same person in the same pose, light and
+frame whatever is switched off; what is left out is not painted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +102,6 @@ def without_lamps(lights: Surroundings, effects: frozenset[str]) -> Surroundings
     )
 
 
-def wall(background: Tensor, effects: frozenset[str]) -> Tensor:
-    """The background, or a grey wall if backgrounds are switched off."""
-    return background if "background" in effects else torch.full_like(background, _GREY)
+def wall(paint: Callable[[], Tensor], size: int, effects: frozenset[str]) -> Tensor:
+    """The background [3, size, size] that is painted, or a grey wall if backgrounds are switched off."""
+    return paint() if "background" in effects else torch.full((3, size, size), _GREY)

@@ -190,6 +190,8 @@ def draw_lashes(canvas: Canvas, lids: Lids, style: LashStyle, K: Tensor, lights:
         K: [3, 3] intrinsics in sub-pixels.
         lights: Light in camera axes.
     """
+    if style.upper == style.lower == style.line == 0:
+        return
     frame = _frame(lids)
     n = len(frame.along)
     clumps = torch.from_numpy(style.clumps)[None, None]

@@ -206,12 +206,13 @@ def paint_features(
         rng: Source of randomness.
     """
     tables = _tables(model.data.template, model, texture.shape[-1])
-    if len(tables.texels):
+    lids = style.lids
+    if len(tables.texels) and any((lids.crease, lids.hood, lids.shadow, lids.bag, lids.circle, lids.rim)):
         _paint_lids(texture, tables, style.lids)
     tile = noise_pool("curl")[int(rng.integers(8))]
-    if tables.brows is not None:
+    if tables.brows is not None and (style.brow_fade or style.brow_ragged):
         _paint_brows(texture, tables.brows, style, tile)
-    if tables.lips is not None:
+    if tables.lips is not None and style.lip_fade:
         part, mask = tables.lips.cut(texture), tables.lips.mask
         rim = (mask < 0.1).float()
         skin = (part * rim).sum(dim=(1, 2)) / rim.sum().clamp_min(1)

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,23 +11,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiface.geometry.constants import cached_per_tensor
-from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.texture import sample_texture
-from hiface.synthetic.eyes import Lids, lid_shade
+from hiface.synthetic.eyes import Lids
 from hiface.synthetic.face_paint import paint_features
-from hiface.synthetic.lights import (
-    Surroundings,
-    head_visibility,
-    lamp_visibility,
-    plain_light,
-    received_light,
-)
-from hiface.synthetic.noise import noise_pool, sample_noise
+from hiface.synthetic.irises import Eyeball, eye_surface
+from hiface.synthetic.lights import Surroundings, head_visibility, light_vertices, plain_light, put_normals
+from hiface.synthetic.noise import noise_pool
 from hiface.synthetic.people import Person
-from hiface.synthetic.relief import light_quadratic, relief_at, relief_maps, shadow_share, slope_axes
-from hiface.synthetic.scene import Canvas, Drawn
-from hiface.synthetic.vectors import unit_columns
+from hiface.synthetic.relief import shadow_share, slope_axes
+from hiface.synthetic.scene import Canvas, Drawn, Front, rows_at
+from hiface.synthetic.skin import (
+    EYE,
+    TOOTH,
+    Look,
+    SkinMesh,
+    attribute_table,
+    draw_skin,
+    shade_plain,
+    wet_shine,
+)
 
 LABEL_SKIN, LABEL_EYES, LABEL_MOUTH = 1, 2, 3
 TEXTURE_PX = 256
@@ -44,10 +46,7 @@ class HeadTables:
     """Per-triangle facts of a model.
 
     Attributes:
-        label: [T] uint8 segmentation label.
-        gloss: [T] 0 dry, 1 wet.
-        grid: [T, 3, 2] texture coordinates of the corners, -1..1.
-        is_tooth: [T] bool.
+        mesh: Labels, gloss (0 dry, 1 wet), kind and texture coordinates.
         teeth: [N] vertices of the teeth.
         tooth_mean: [3] albedo of the bright side of the teeth.
         front: [N] 1 for front teeth to 0 for the last molars.
@@ -60,10 +59,7 @@ class HeadTables:
         iris_rad: Angle from the pupil to the edge of the iris, radians.
     """
 
-    label: Tensor
-    gloss: Tensor
-    grid: Tensor
-    is_tooth: Tensor
+    mesh: SkinMesh
     teeth: Tensor
     tooth_mean: Tensor
     front: Tensor
@@ -100,10 +96,13 @@ def _tables(template: Tensor, model: MorphableModel) -> HeadTables:
     rows = (data.uv[data.uv_triangles] * 2 - 1).contiguous()
     mean, basis = _shrink(data.albedo_mean[None])[0], _shrink(data.albedo_basis)
     axis, radius = _iris(model)
-    teeth, deeper = _teeth(model, mean), _deeper(model)
-    return HeadTables(
-        label, gloss, rows, *teeth, deeper, eye_side, mean, basis.flatten(1).contiguous(), axis, radius
-    )
+    is_tooth, teeth, tooth_mean, foremost = _teeth(model, mean)
+    kind = torch.zeros(n, dtype=torch.uint8)
+    kind[is_tooth], kind[eye_side >= 0] = TOOTH, EYE
+    mesh = SkinMesh(data.triangles.contiguous(), rows, label, kind, gloss)
+    flat = basis.flatten(1).contiguous()
+    deeper = _deeper(model)
+    return HeadTables(mesh, teeth, tooth_mean, foremost, deeper, eye_side, mean, flat, axis, radius)
 
 
 def _deeper(model: MorphableModel) -> Tensor:
@@ -143,13 +142,13 @@ def _teeth(model: MorphableModel, mean: Tensor) -> tuple[Tensor, Tensor, Tensor,
 def _light_teeth(
     received: Tensor, tables: HeadTables, pose: HeadPose, evenness: float, lights: Surroundings
 ) -> None:
-    """Lifts the light on the teeth, [3, V] in place: parted lips let it in, and it wanders between them."""
+    """Lifts the light on the teeth, [V, 3] in place: parted lips let it in, and it wanders between them."""
     if pose.lips_apart <= 0 or tables.teeth.numel() == 0:
         return
     forward = pose.R_cam_head @ torch.tensor([[0.0, 0.25, 1.0]]).T
     even = 0.85 * plain_light(F.normalize(forward.T, dim=1), lights)
     share = evenness * pose.lips_apart * (0.25 + 0.75 * tables.front)
-    received[:, tables.teeth] = torch.lerp(received[:, tables.teeth], even, share)
+    received[tables.teeth] = torch.lerp(received[tables.teeth], even.T, share[:, None])
 
 
 def _iris(model: MorphableModel) -> tuple[Tensor, float]:
@@ -205,8 +204,9 @@ def person_texture(model: MorphableModel, person: Person, rng: np.random.Generat
     pool, smooth = noise_pool("white"), noise_pool("cloud")
     grain = pool[int(rng.integers(8))][:side, :side] * pores
     red = smooth[int(rng.integers(8))][:side, :side] * patches
-    factor = (grain + red * torch.tensor([0.3, 1.0, 1.0])[:, None, None]).exp()
-    albedo = (albedo * factor).clamp(0.002, 1.0)
+    if pores or patches:
+        albedo = albedo * (grain + red * torch.tensor([0.3, 1.0, 1.0])[:, None, None]).exp()
+    albedo = albedo.clamp(0.002, 1.0)
     paint_features(model, albedo, person.features, rng)
     return albedo
 
@@ -240,86 +240,54 @@ class HeadPose:
     deeper_m: Tensor | None = None
 
 
-def _highlights(normals: Tensor, view: Tensor, lights: Surroundings, exponent: float) -> list[Tensor]:
-    """Blinn's highlight of each lamp, [3, P] each; wide lamps make wide highlights."""
-    rows = []
-    for direction, colour, kappa in zip(
-        lights.lobe_directions, lights.lobe_colours, lights.lobe_sharpness, strict=True
-    ):
-        half = unit_columns(view + torch.from_numpy(direction)[:, None])
-        width = min(exponent, (4.0 + 0.1 * exponent) * float(kappa))
-        cosine = (normals * half).sum(dim=0).clamp_min(0)
-        lobe = cosine / (width - (width - 1) * cosine)  # cosine^width, after Schlick 1994
-        rows.append(torch.from_numpy(colour)[:, None] * (lobe * ((width + 8) / (8 * math.pi * float(kappa)))))
-    return rows
-
-
-def _eye_colour(
-    drawn: Drawn, where: Tensor, side: int, pose: HeadPose, person: Person, tables: HeadTables
-) -> tuple[Tensor, Tensor]:
-    """Albedo [3, Q] of eyeball fragments and the cornea's normals [3, Q]."""
-    frags = [row.index_select(0, where) for row in (*drawn.centres(), drawn.z)]
-    K, z = pose.K, frags[2]
-    cam = torch.stack([(frags[0] - K[0, 2]) / K[0, 0] * z, (frags[1] - K[1, 2]) / K[1, 1] * z, z])
-    outward = unit_columns(cam - pose.eyes_cam[side][:, None])
-    local = pose.gaze_cam[side].T @ outward
-    axis = tables.iris_axis[side]
-    angle = torch.acos((axis[:, None] * local).sum(dim=0).clamp(-1, 1)) / tables.iris_rad
-    around = torch.atan2(local[1] - axis[1], local[0] - axis[0]) / (2 * math.pi)
-    fibres = sample_noise(noise_pool("curl")[side], around * 1.0 + 0.5, angle * 0.08)
-    iris = torch.from_numpy(person.iris_colour)[:, None] * (1.0 + 0.28 * fibres).clamp(0.3, 2.0)
-    iris = (
-        iris
-        * (1.15 - 0.75 * ((angle - 0.72) / 0.28).clamp(0, 1))
-        * (0.75 + 0.5 * ((angle - 0.4) * 2).clamp(0, 1))
-    )
-    sclera = torch.from_numpy(person.features.sclera)[:, None] * torch.stack(
-        [torch.ones_like(angle), *[1 - 0.10 * (angle - 1).clamp(0, 2)] * 2]
-    )
-    edge = ((angle - 0.94) / 0.12).clamp(0, 1)
-    colour = iris * (1 - edge) + sclera * edge
-    pupil = 0.33 + 0.2 * person.oiliness
-    colour = colour * ((angle - pupil) / 0.06).clamp(0.04, 1)
-    if pose.lids is not None:
-        colour = colour * lid_shade(pose.lids, side, outward, person.features.lid_shade)
-    bulge = unit_columns(outward - 0.35 * (pose.gaze_cam[side] @ axis)[:, None] * (angle < 1.05))
-    return colour, bulge
-
-
-def _base_colour(
-    drawn: Drawn, texture: Tensor, tables: HeadTables, pose: HeadPose, person: Person
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Albedo [3, P], normals of wet eyes [3, P] (zero elsewhere) and the eye mask [P]."""
-    grid = drawn.rows[-2:].T[None, None]
-    albedo = F.grid_sample(texture[None], grid, padding_mode="border", align_corners=False)[0, :, 0]
+def _eye_albedo(drawn: Drawn, pose: HeadPose, person: Person, tables: HeadTables) -> tuple[Tensor, Tensor]:
+    """Albedo [3, Q] and the cornea's normals [3, Q] of fragments of both eyes."""
     side = tables.eye_side.index_select(0, drawn.triangle)
-    wet_normals = None
-    for eye in (0, 1):
-        where = (side == eye).nonzero().reshape(-1)
+    colour, normals = torch.zeros(3, len(side)), torch.zeros(3, len(side))
+    for i in (0, 1):
+        where = (side == i).nonzero().reshape(-1)
         if where.numel():
-            colour, bulge = _eye_colour(drawn, where, eye, pose, person, tables)
-            albedo[:, where] = colour
-            if wet_normals is None:
-                wet_normals = torch.zeros(3, len(side))
-            wet_normals[:, where] = bulge
-    return albedo, wet_normals, side >= 0
+            eye = Eyeball(i, pose.eyes_cam[i], pose.gaze_cam[i], tables.iris_axis[i], tables.iris_rad)
+            colour[:, where], normals[:, where] = eye_surface(drawn, where, eye, pose.K, person, pose.lids)
+    return colour, normals
 
 
-def _vertex_rows(model: MorphableModel, pose: HeadPose, person: Person, lights: Surroundings) -> Tensor:
-    """[V, 6 + L] light, normals and the visible share of L lamps; with displacement 7 more for relief."""
-    visibility = head_visibility(model).blend(pose.jaw_open)
-    normals = vertex_normals(pose.verts_cam, model.data.triangles)
-    received = received_light(normals, lights, visibility, pose.R_cam_head)
-    _light_teeth(received, head_tables(model), pose, person.features.tooth_light, lights)
-    lamps = [
-        lamp_visibility(lights, visibility, pose.R_cam_head, i)[:, None]
-        for i in range(len(lights.lobe_colours))
-    ]
-    rows = [received.T, normals, *lamps]
+def _draw_eyes(
+    canvas: Canvas,
+    eyes: Front,
+    attributes: Tensor,
+    pose: HeadPose,
+    person: Person,
+    look: Look,
+    tables: HeadTables,
+) -> None:
+    """Irises, pupils and reflections, onto fragments of eyes that are on the canvas already."""
+    mesh = tables.mesh
+    rows = rows_at(attributes, mesh.corners, mesh.triangles, eyes)
+    drawn = Drawn(eyes.pixel, eyes.triangle, eyes.place[3], rows, canvas.size)
+    albedo, wet_normals = _eye_albedo(drawn, pose, person, tables)
+    smooth = replace(look, displacement=None)
+    colour = shade_plain(drawn, smooth, mesh, albedo) + wet_shine(drawn, look, wet_normals)
+    canvas.put(drawn, colour, mesh.label.index_select(0, eyes.triangle))
+
+
+def _vertex_rows(model: MorphableModel, pose: HeadPose, person: Person, look: Look, seen: Tensor) -> Tensor:
+    """[V, C] light, normals, the visible share of each lamp, with displacement 7 more columns for relief.
+
+    Light is worked out for the vertices [V] bool that are seen.
+    """
+    table, triangles = attribute_table(len(pose.verts_cam), look), head_tables(model).mesh.triangles
+    put_normals(table, pose.verts_cam, triangles)
+    normals = table[:, 3:6].contiguous()
+    visibility = head_visibility(model), pose.jaw_open
+    light_vertices(table, look.lights, visibility, pose.R_cam_head, look.lamps, seen)
+    _light_teeth(table[:, :3], head_tables(model), pose, person.features.tooth_light, look.lights)
     if pose.displacement is not None:
-        share = shadow_share(received, normals, light_quadratic(lights.sh_light()))
-        rows += [slope_axes(model, pose.verts_cam, normals), share[:, None]]
-    return torch.cat(rows, dim=1)
+        first = 6 + len(look.lamps)
+        table[:, first : first + 6] = slope_axes(model, pose.verts_cam, normals)
+        share = shadow_share(table[:, :3].T, normals, look.quadratic)
+        table[:, first + 6] = share
+    return table
 
 
 def draw_head(
@@ -343,49 +311,19 @@ def draw_head(
     Returns:
         [size * size] depth of the head alone, `FAR_M` outside.
     """
-    tables = head_tables(model)
-    n_lamps = len(lights.lobe_colours)
-    attributes = _vertex_rows(model, pose, person, lights)
+    tables, triangles = head_tables(model), model.data.triangles
     deeper = tables.deeper_m if pose.deeper_m is None else pose.deeper_m
     behind = pose.verts_cam * (1 + deeper / pose.verts_cam[:, 2].clamp_min(0.05))[:, None]
-    drawn = canvas.trace(behind, model.data.triangles, pose.K, attributes, tables.grid)
-    if drawn is None:
+    front = canvas.front(behind, triangles, pose.K)
+    if front is None:
         return canvas.depth.clone()
-    light, normals, visible = (
-        drawn.rows[:3],
-        unit_columns(drawn.rows[3:6]),
-        drawn.rows[6 : 6 + n_lamps].unbind(0),
-    )
-    albedo, wet_normals, is_eye = _base_colour(drawn, texture, tables, pose, person)
-    if pose.displacement is not None:
-        rows = drawn.rows[6 + n_lamps : 13 + n_lamps]
-        quadratic = light_quadratic(lights.sh_light())
-        relief = relief_at(relief_maps(pose.displacement), drawn.rows[-2:], normals, rows[:6], quadratic)
-        normals, albedo = relief.normals, albedo * relief.cavity
-        light = torch.maximum(light + relief.shift * rows[6], 0.25 * light)
-    label = tables.label.index_select(0, drawn.triangle)
-    where = tables.is_tooth.index_select(0, drawn.triangle).nonzero().reshape(-1)
-    if where.numel():
-        albedo[:, where] *= (torch.from_numpy(person.features.tooth) / tables.tooth_mean)[:, None]
-    colour = albedo * light
-    if where.numel():
-        bright = colour[:, where]
-        colour[:, where] = bright / (1 + (bright / 0.95) ** 3) ** (1 / 3)
-    x_px, y_px = drawn.centres()
-    x, y = (x_px - pose.K[0, 2]) / pose.K[0, 0], (y_px - pose.K[1, 2]) / pose.K[1, 1]
-    view = unit_columns(torch.stack([-x, -y, -torch.ones_like(x)]))
-    gloss = tables.gloss.index_select(0, drawn.triangle)
-    facing = (normals * view).sum(dim=0).clamp(0, 1)
-    strength = (0.012 + 0.05 * person.oiliness) * (1 + 3 * (1 - facing) ** 4) + 0.12 * gloss
-    for seen, shine in zip(
-        visible, _highlights(normals, view, lights, 10 + 22 * person.oiliness), strict=True
-    ):
-        colour = colour + shine * (strength * seen)
-    if wet_normals is not None:
-        where = is_eye.nonzero().reshape(-1)
-        for seen, shine in zip(
-            visible, _highlights(wet_normals[:, where], view[:, where], lights, 350.0), strict=True
-        ):
-            colour[:, where] += 0.05 * shine * seen[where]
-    canvas.put(drawn, colour, label)
+    tooth = torch.from_numpy(person.features.tooth) / tables.tooth_mean
+    look = Look(texture, pose.displacement, lights, person.oiliness, tooth, pose.K)
+    drawn = torch.zeros(len(triangles), dtype=torch.bool).index_fill_(0, front.triangle, True)
+    seen = torch.zeros(len(pose.verts_cam), dtype=torch.bool)
+    seen[triangles[drawn].reshape(-1)] = True
+    attributes = _vertex_rows(model, pose, person, look, seen)
+    eyes = draw_skin(canvas, front, attributes, tables.mesh, look)
+    if eyes is not None:
+        _draw_eyes(canvas, eyes, attributes, pose, person, look, tables)
     return canvas.depth.clone()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,33 +29,30 @@ def _eye_points(model: MorphableModel, picture: Picture) -> Tensor:
     return torch.stack(out)
 
 
-def visible_points(points_cam: Tensor, picture: Picture, composed: Composed, segmentation: Tensor) -> Tensor:
+def visible_points(points_cam: Tensor, px: Tensor, composed: Composed, segmentation: Tensor) -> Tensor:
     """Which points are inside the picture and hidden by nothing.
 
     Args:
         points_cam: [N, 3] metres.
-        picture: Camera.
+        px: [N, 2] pixels of the points.
         composed: Depths.
         segmentation: [S, S] uint8 with occluders.
 
     Returns:
         [N] bool.
     """
-    size = segmentation.shape[-1]
-    px = picture.params.camera.cam_to_px(points_cam)
-    inside = ((px >= 0) & (px < size)).all(dim=1)
-    column = (px[:, 0] * composed.subpixels).long().clamp(1, size * composed.subpixels - 2)
-    row = (px[:, 1] * composed.subpixels).long().clamp(1, size * composed.subpixels - 2)
-    reached = torch.zeros(len(px), dtype=torch.bool)
-    for dx in (-1, 0, 1):
-        for dy in (-1, 0, 1):
-            reached |= points_cam[:, 2] <= composed.head_depth[row + dy, column + dx] + _SELF_M
-    x = px[:, 0].long().clamp(0, size - 1)
-    y = px[:, 1].long().clamp(0, size - 1)
-    over = torch.isin(segmentation[y, x], torch.tensor(_HIDING, dtype=torch.uint8))
-    behind = points_cam[:, 2] > composed.depth[row, column] - _SELF_M
-    flat = segmentation[y, x] == 5
-    return inside & reached & ~(over & (behind | flat))
+    size, (x, y), z = segmentation.shape[-1], px.numpy().T, points_cam[:, 2].numpy()
+    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    # Points outside are moved to where there is something to read; they are not visible whatever it is.
+    x, y = np.clip(x, 0, size - 1), np.clip(y, 0, size - 1)
+    last = size * composed.subpixels - 2
+    column, row = (np.clip((at * composed.subpixels).astype(np.int64), 1, last) for at in (x, y))
+    head, whole = composed.head_depth.numpy(), composed.depth.numpy()
+    around = np.array([-1, 0, 1])
+    deepest = head[(row + around[:, None])[:, None], (column + around[:, None])[None]].max(axis=(0, 1))
+    covered = segmentation.numpy()[y.astype(np.int64), x.astype(np.int64)]
+    hidden = np.isin(covered, _HIDING) & ((z > whole[row, column] - _SELF_M) | (covered == 5))
+    return torch.from_numpy(inside & (z <= deepest + np.float32(_SELF_M)) & ~hidden)
 
 
 def label_points(
@@ -73,18 +71,22 @@ def label_points(
     """
     camera = picture.params.camera
     verts_cam = camera.to_cam(picture.vertices)
-    points68 = model.landmarks_cam("ibug68", verts_cam)
-    dense = model.landmarks_cam("dense", verts_cam)
     has_iris = "iris" in model.data.landmark_sets
     iris = model.landmarks_cam("iris", verts_cam) if has_iris else _eye_points(model, picture)
-    px = camera.cam_to_px(points68)
+    sets = [model.landmarks_cam("ibug68", verts_cam), model.landmarks_cam("dense", verts_cam), iris]
+    counts = [len(points) for points in sets]
+    points = torch.cat(sets)
+    px = camera.cam_to_px(points)
+    visible = visible_points(points, px, composed, segmentation)
+    px68, dense_px, iris_px = (part.clone() for part in px.split(counts))
+    visible68, visible_dense, visible_iris = (part.clone() for part in visible.split(counts))
     return {
-        "landmarks68_px": px,
-        "dense_px": camera.cam_to_px(dense),
-        "iris_px": camera.cam_to_px(iris),
-        "visible68": visible_points(points68, picture, composed, segmentation),
-        "visible_dense": visible_points(dense, picture, composed, segmentation),
-        "visible_iris": visible_points(iris, picture, composed, segmentation),
-        "depth68_cam": points68[:, 2] - picture.T_cam_head[2, 3],
-        "box": torch.cat([px.min(dim=0).values, px.max(dim=0).values]),
+        "landmarks68_px": px68,
+        "dense_px": dense_px,
+        "iris_px": iris_px,
+        "visible68": visible68,
+        "visible_dense": visible_dense,
+        "visible_iris": visible_iris,
+        "depth68_cam": sets[0][:, 2] - picture.T_cam_head[2, 3],
+        "box": torch.cat([px68.min(dim=0).values, px68.max(dim=0).values]),
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -21,10 +21,13 @@ from hiface.geometry.constants import cached_per_tensor
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.interpolate import interpolate_surface
+from hiface.render.kernels import skin as kernels
+from hiface.render.kernels.library import has_library
 from hiface.render.rasterize import fragments, rasterize
 from hiface.render.shade import sh_basis
 
 N_DIRECTIONS = 96
+_SH_DIRECTIONS = 512
 _DEPTH_PX = 192
 _DISTANCE_M = 8.0
 _BIAS_M = 0.003
@@ -42,6 +45,14 @@ def sphere_directions(count: int = N_DIRECTIONS) -> Tensor:
     angle = i * (math.pi * (3 - math.sqrt(5)))
     r = (1 - z * z).sqrt()
     return torch.stack([r * angle.cos(), r * angle.sin(), z], dim=1).float()
+
+
+@cache
+def _sh_projection() -> Tensor:
+    """[9, N] from radiance in N directions to light as spherical harmonics."""
+    directions = sphere_directions(_SH_DIRECTIONS)
+    gain = torch.tensor([_BAND_GAIN[0]] + [_BAND_GAIN[1]] * 3 + [_BAND_GAIN[2]] * 5)
+    return sh_basis(directions).T * (gain[:, None] * (4 * math.pi / len(directions)))
 
 
 @dataclass(frozen=True)
@@ -86,11 +97,11 @@ class Surroundings:
 
     def sh_light(self) -> Tensor:
         """[9, 3] spherical-harmonics light in camera axes, cosine lobe included, shadows not."""
-        directions = sphere_directions(512)
-        basis = sh_basis(directions)
-        gain = torch.tensor([_BAND_GAIN[0]] + [_BAND_GAIN[1]] * 3 + [_BAND_GAIN[2]] * 5)
-        projected = basis.T @ self.radiance(directions) * (4 * math.pi / len(directions))
-        return projected * gain[:, None]
+        return self._sh_light
+
+    @cached_property
+    def _sh_light(self) -> Tensor:
+        return _sh_projection() @ self.radiance(sphere_directions(_SH_DIRECTIONS))
 
 
 def _tint(rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -202,8 +213,14 @@ class HeadVisibility:
 
     def blend(self, jaw_open: float) -> Tensor:
         """Table [V, 96] for a mouth that is `jaw_open` (0..1) open."""
+        weight = self.weight(jaw_open)
+        return torch.lerp(self.closed, self.opened, weight) if weight > 0 else self.closed
+
+    @staticmethod
+    def weight(jaw_open: float) -> float:
+        """Share of `opened`, 0..1."""
         weight = min(1.0, jaw_open / _JAW_OPEN)
-        return self.closed if weight < 0.02 else torch.lerp(self.closed, self.opened, weight)
+        return 0.0 if weight < 0.02 else weight
 
 
 @cached_per_tensor
@@ -233,6 +250,29 @@ def head_visibility(model: MorphableModel) -> HeadVisibility:
     return _tables(model.data.template, model)
 
 
+def received_plain(
+    normals_cam: Tensor, surroundings: Surroundings, visibility: Tensor | None, R: Tensor
+) -> Tensor:
+    """`received_light` in plain torch."""
+    directions = sphere_directions() @ R.T
+    radiance = surroundings.radiance(directions) * (4.0 / N_DIRECTIONS)
+    cosine = normals_cam @ directions.T
+    rows = []
+    for channels, wrap in zip((slice(0, 1), slice(1, 3)), _WRAP, strict=True):
+        weight = (cosine + wrap).clamp_min_(0)
+        if visibility is not None:
+            weight.mul_(visibility)
+        rows.append(weight @ (radiance[:, channels] / (1 + wrap)))
+    return torch.cat(rows, dim=1).T
+
+
+def _lamp_weights(surroundings: Surroundings, R: Tensor, lamps: list[int]) -> Tensor:
+    """[L, 96] how much each direction counts for a lamp."""
+    towards = torch.from_numpy(surroundings.lobe_directions[lamps]) @ R
+    weight = ((towards @ sphere_directions().T - 1) * 14.0).exp()
+    return weight / weight.sum(dim=1, keepdim=True)
+
+
 def received_light(
     normals_cam: Tensor, surroundings: Surroundings, visibility: Tensor | None, R: Tensor
 ) -> Tensor:
@@ -247,27 +287,76 @@ def received_light(
     Returns:
         [3, V] linear; multiply by albedo.
     """
+    if not has_library():
+        return received_plain(normals_cam, surroundings, visibility, R)
+    out = torch.zeros(len(normals_cam), 3)
+    shadows = None if visibility is None else kernels.Shadows(visibility, None, 0.0)
+    _receive(normals_cam, surroundings, shadows, R, (out, []), None)
+    return out.T
+
+
+def _receive(
+    normals_cam: Tensor,
+    surroundings: Surroundings,
+    shadows: kernels.Shadows | None,
+    R: Tensor,
+    out: tuple[Tensor, list[int]],
+    wanted: Tensor | None,
+) -> None:
     directions = sphere_directions() @ R.T
-    radiance = surroundings.radiance(directions) * (4.0 / N_DIRECTIONS)
-    cosine = normals_cam @ directions.T
-    rows = []
-    for channels, wrap in zip((slice(0, 1), slice(1, 3)), _WRAP, strict=True):
-        weight = (cosine + wrap).clamp_min_(0)
-        if visibility is not None:
-            weight.mul_(visibility)
-        rows.append(weight @ (radiance[:, channels] / (1 + wrap)))
-    return torch.cat(rows, dim=1).T
+    radiance = surroundings.radiance(directions).T * (4.0 / N_DIRECTIONS)
+    radiance = radiance / torch.tensor([[1 + _WRAP[0]], [1 + _WRAP[1]], [1 + _WRAP[1]]])
+    light = directions.T.contiguous(), radiance.contiguous(), _lamp_weights(surroundings, R, out[1])
+    kernels.received(normals_cam, shadows, light, _WRAP, (out[0], 6), wanted)
+
+
+def put_normals(table: Tensor, verts: Tensor, triangles: Tensor) -> None:
+    """Writes unit normals of vertices [V, 3] into columns 3 to 5 of a table [V, C]."""
+    if has_library():
+        kernels.vertex_normals(verts.contiguous(), triangles, table[:, 3:6])
+    else:
+        table[:, 3:6] = vertex_normals(verts, triangles)
+
+
+def light_vertices(
+    table: Tensor,
+    surroundings: Surroundings,
+    seen: tuple[HeadVisibility, float],
+    R: Tensor,
+    lamps: list[int],
+    wanted: Tensor | None = None,
+) -> None:
+    """Fills in what the vertices of a head receive.
+
+    Args:
+        table: [V, C], C >= 6 + L, contiguous: columns 3 to 5 are unit normals in camera axes; the first three
+            become the light, those from the seventh on the share of each lamp that is seen.
+        surroundings: Light in camera axes.
+        seen: Visibility, and how far the jaw is open, 0..1.
+        R: [3, 3] rotation from the axes of the table of visibility to camera axes.
+        lamps: Numbers of the L lamps.
+        wanted: [V] bool, vertices that matter, or None for all.
+    """
+    visibility, jaw_open = seen
+    normals = table[:, 3:6].contiguous()
+    if has_library():
+        weight = visibility.weight(jaw_open)
+        shadows = kernels.Shadows(visibility.closed, visibility.opened if weight > 0 else None, weight)
+        _receive(normals, surroundings, shadows, R, (table, lamps), wanted)
+        return
+    blend = visibility.blend(jaw_open)
+    table[:, :3] = received_plain(normals, surroundings, blend, R).T
+    if lamps:
+        table[:, 6 : 6 + len(lamps)] = blend @ _lamp_weights(surroundings, R, lamps).T
 
 
 def plain_light(normals_cam: Tensor, surroundings: Surroundings) -> Tensor:
     """Light on vertices of hair, cloth and the like, [V, 3] unit normals to [3, V], without shadows."""
     directions = sphere_directions()
-    weight = (normals_cam @ directions.T).clamp_min(0)
-    return (weight @ (surroundings.radiance(directions) * (4.0 / N_DIRECTIONS))).T
-
-
-def lamp_visibility(surroundings: Surroundings, visibility: Tensor, R: Tensor, lamp: int) -> Tensor:
-    """[V] share of one lamp that each vertex sees (table and R as in `received_light`)."""
-    towards = torch.from_numpy(surroundings.lobe_directions[lamp]) @ R
-    weight = ((sphere_directions() @ towards - 1) * 14.0).exp()
-    return visibility @ (weight / weight.sum())
+    radiance = surroundings.radiance(directions) * (4.0 / N_DIRECTIONS)
+    if not has_library():
+        return ((normals_cam @ directions.T).clamp_min(0) @ radiance).T
+    out = torch.zeros(len(normals_cam), 3)
+    light = directions.T.contiguous(), radiance.T.contiguous(), radiance.new_zeros(0, N_DIRECTIONS)
+    kernels.received(normals_cam, None, light, (0.0, 0.0), (out, 3))
+    return out.T

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -58,6 +59,29 @@ def noise_pool(kind: str) -> Tensor:
     return torch.from_numpy(np.stack([spectral_noise(rng, power, stretch) for _ in range(8)]))
 
 
+def plan_noise(rng: np.random.Generator, kind: str, side: int, scale: float = 1.0) -> Callable[[], Tensor]:
+    """Draws the numbers of `noise_image`; the function that is returned makes the picture."""
+    which, shift = int(rng.integers(8)), (int(rng.integers(_SIDE)), int(rng.integers(_SIDE)))
+
+    def make() -> Tensor:
+        need = max(2, round(side / scale))
+        tile = _rolled(noise_pool(kind)[which], shift, min(need, _SIDE))
+        if need > _SIDE:
+            repeat = -(-need // _SIDE)
+            tile = tile.repeat(repeat, repeat)[:need, :need]
+        if need == side:
+            return tile
+        return F.interpolate(tile[None, None], size=(side, side), mode="bilinear", align_corners=False)[0, 0]
+
+    return make
+
+
+def _rolled(tile: Tensor, shift: tuple[int, int], need: int) -> Tensor:
+    """The first `need` rows and columns of a tile [256, 256] that is rolled down and to the right."""
+    rows, columns = (torch.arange(need).sub_(s).remainder_(_SIDE) for s in shift)
+    return tile.index_select(0, rows).index_select(1, columns)
+
+
 def noise_image(rng: np.random.Generator, kind: str, side: int, scale: float = 1.0) -> Tensor:
     """A random piece of pooled noise.
 
@@ -70,17 +94,7 @@ def noise_image(rng: np.random.Generator, kind: str, side: int, scale: float = 1
     Returns:
         [side, side].
     """
-    pool = noise_pool(kind)
-    tile = pool[int(rng.integers(len(pool)))]
-    tile = torch.roll(tile, (int(rng.integers(_SIDE)), int(rng.integers(_SIDE))), (0, 1))
-    need = max(2, round(side / scale))
-    if need > _SIDE:
-        repeat = -(-need // _SIDE)
-        tile = tile.repeat(repeat, repeat)
-    tile = tile[:need, :need]
-    if need == side:
-        return tile
-    return F.interpolate(tile[None, None], size=(side, side), mode="bilinear", align_corners=False)[0, 0]
+    return plan_noise(rng, kind, side, scale)()
 
 
 def sample_noise(tile: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -94,7 +108,6 @@ def sample_noise(tile: Tensor, u: Tensor, v: Tensor) -> Tensor:
     Returns:
         [P].
     """
-    side = tile.shape[0]
-    column = torch.remainder((u * side).to(torch.int64), side)
-    row = torch.remainder((v * side).to(torch.int64), side)
-    return tile.reshape(-1).index_select(0, row * side + column)
+    column = (u * _SIDE).to(torch.int32).bitwise_and_(_SIDE - 1)  # the remainder, since the side is 2^8
+    row = (v * _SIDE).to(torch.int32).bitwise_and_(_SIDE - 1)
+    return tile.reshape(-1).index_select(0, row.mul_(_SIDE).add_(column))

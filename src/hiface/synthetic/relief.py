@@ -9,6 +9,7 @@ the slope, normalised: the first order of `hiface.detail.displacement.displaced_
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,10 +20,10 @@ from hiface.morphable import MorphableModel
 from hiface.render.shade import SH_C0, SH_C1, SH_C2, SH_C3, SH_C4
 from hiface.synthetic.vectors import unit_columns
 
-_CAVITY_M = 0.0004
-_CAVITY = (0.16, 0.24, 0.26)  # what the deepest grooves take from red, green and blue
-_UNDER_SKIN = (0.70, 0.92, 1.0)  # light under the skin softens grooves, most in red
-_STEEPEST = 1.2
+CAVITY_M = 0.0004
+CAVITY = (0.16, 0.24, 0.26)  # what the deepest grooves take from red, green and blue
+UNDER_SKIN = (0.70, 0.92, 1.0)  # light under the skin softens grooves, most in red
+STEEPEST = 1.2
 
 
 @cached_per_tensor
@@ -100,22 +101,27 @@ class Relief:
     cavity: Tensor
 
 
+@cache
+def _forms() -> Tensor:
+    """[16, 9] from coefficients of the nine basis functions to a 4 x 4 symmetric matrix."""
+    M = torch.zeros(4, 4, 9)
+    M[3, 3, 0], M[3, 3, 6] = SH_C0, -SH_C3
+    M[2, 2, 6] = 3 * SH_C3
+    M[0, 0, 8], M[1, 1, 8] = SH_C4, -SH_C4
+    for i, j, weight, k in ((1, 3, SH_C1, 1), (2, 3, SH_C1, 2), (0, 3, SH_C1, 3), (0, 1, SH_C2, 4)):
+        M[i, j, k] = M[j, i, k] = 0.5 * weight
+    for i, j, k in ((1, 2, 5), (0, 2, 7)):
+        M[i, j, k] = M[j, i, k] = 0.5 * SH_C2
+    return M.reshape(16, 9)
+
+
 def light_quadratic(sh_light: Tensor) -> Tensor:
     """Shading by three bands as a quadratic form: [3, 4, 4] symmetric M with E(n) = (n, 1) M (n, 1).
 
     Args:
         sh_light: [9, 3], as `hiface.render.shade.sh_basis` orders it.
     """
-    M = sh_light.new_zeros(3, 4, 4)
-    c = sh_light.T
-    M[:, 3, 3] = SH_C0 * c[:, 0] - SH_C3 * c[:, 6]
-    M[:, 2, 2] = 3 * SH_C3 * c[:, 6]
-    M[:, 0, 0], M[:, 1, 1] = SH_C4 * c[:, 8], -SH_C4 * c[:, 8]
-    for i, j, weight, k in ((1, 3, SH_C1, 1), (2, 3, SH_C1, 2), (0, 3, SH_C1, 3), (0, 1, SH_C2, 4)):
-        M[:, i, j] = M[:, j, i] = 0.5 * weight * c[:, k]
-    for i, j, k in ((1, 2, 5), (0, 2, 7)):
-        M[:, i, j] = M[:, j, i] = 0.5 * SH_C2 * c[:, k]
-    return M
+    return (_forms().to(sh_light) @ sh_light).reshape(4, 4, 3).permute(2, 0, 1).contiguous()
 
 
 def shadow_share(received: Tensor, normals: Tensor, quadratic: Tensor) -> Tensor:
@@ -153,11 +159,11 @@ def relief_at(maps: Tensor, grid: Tensor, normals: Tensor, axes: Tensor, quadrat
     ].unbind(0)
     slope = h_u * axes[:3] + h_v * axes[3:]
     steep = slope.square().sum(dim=0).sqrt()
-    slope = slope * (_STEEPEST / (_STEEPEST + steep))  # no tilt beyond what grooves of skin have
+    slope = slope * (STEEPEST / (STEEPEST + steep))  # no tilt beyond what grooves of skin have
     tilted = unit_columns(normals - slope)
     # E(a) - E(b) = (a - b) M (a + b) for a symmetric form.
     total = torch.cat([tilted + normals, torch.full_like(tilted[:1], 2.0)])
     change = torch.einsum("cij,jp->cip", quadratic[:, :3], total)
-    shift = (change * (tilted - normals)).sum(dim=1) * torch.tensor(_UNDER_SKIN)[:, None]
-    cavity = torch.exp(torch.tensor(_CAVITY)[:, None] * ((deep * (-1 / _CAVITY_M)).exp() - 1))
+    shift = (change * (tilted - normals)).sum(dim=1) * torch.tensor(UNDER_SKIN)[:, None]
+    cavity = torch.exp(torch.tensor(CAVITY)[:, None] * ((deep * (-1 / CAVITY_M)).exp() - 1))
     return Relief(tilted, shift, cavity)

@@ -9,10 +9,73 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiface.render.interpolate import interpolate_surface
-from hiface.render.rasterize import fragments, rasterize
+from hiface.render.kernels import canvas as kernels
+from hiface.render.kernels.library import has_library
+from hiface.render.rasterize import barycentrics, corner_indices, fragments, rasterize
+from hiface.synthetic.filters import box_mean
 
 FAR_M = 1e3
+
+
+@dataclass(frozen=True)
+class Front:
+    """Fragments of a mesh in front of everything drawn before.
+
+    Attributes:
+        pixel: [P] int64 sub-pixels, ascending.
+        triangle: [P] int64.
+        place: [4, P] barycentrics and camera z, metres.
+    """
+
+    pixel: Tensor
+    triangle: Tensor
+    place: Tensor
+
+    def chosen(self, index: Tensor) -> Front:
+        """The fragments of some numbers [Q] int64."""
+        place = self.place.index_select(1, index)
+        return Front(self.pixel.index_select(0, index), self.triangle.index_select(0, index), place)
+
+
+def front_plain(verts_cam: Tensor, triangles: Tensor, K: Tensor, depth: Tensor, size: int) -> Front | None:
+    """What `hiface.render.kernels.canvas.front` does, in plain torch."""
+    x, y, z = verts_cam.unbind(1)
+    safe = torch.where(z.abs() > 1e-4, z, 1e-4)
+    verts_px_z = torch.stack([K[0, 0] * x / safe + K[0, 2], K[1, 1] * y / safe + K[1, 2], z], dim=1)
+    frags = fragments(rasterize(verts_px_z, triangles, size, size)[None])
+    if frags.pixel.numel() == 0:
+        return None
+    bary = barycentrics(verts_px_z[None], corner_indices(triangles, frags, len(verts_px_z)), frags)
+    front = (bary.z < depth.index_select(0, frags.pixel)).nonzero().reshape(-1)
+    place = torch.stack([bary.a, bary.b, bary.c, bary.z])
+    whole = Front(frags.pixel, frags.triangle, place)
+    return whole.chosen(front) if front.numel() else None
+
+
+def rows_plain(attributes: Tensor, corners: Tensor | None, triangles: Tensor, front: Front) -> Tensor:
+    """What `hiface.render.kernels.canvas.rows_at` does, in plain torch."""
+    weights = front.place[:3].T[:, :, None]
+    rows = (attributes[triangles[front.triangle]] * weights).sum(dim=1)
+    if corners is not None:
+        rows = torch.cat([rows, (corners[front.triangle] * weights).sum(dim=1)], dim=1)
+    return rows.T.contiguous()
+
+
+def rows_at(attributes: Tensor, corners: Tensor | None, triangles: Tensor, front: Front) -> Tensor:
+    """Values of vertices and of triangle corners at fragments.
+
+    Args:
+        attributes: [V, C].
+        corners: [T, 3, D] or None.
+        triangles: [T, 3] int64.
+        front: The fragments.
+
+    Returns:
+        [C + D, P].
+    """
+    if has_library():
+        return kernels.rows_at(attributes, corners, triangles, front.triangle, front.place)
+    return rows_plain(attributes, corners, triangles, front)
 
 
 @dataclass(frozen=True)
@@ -55,6 +118,22 @@ class Canvas:
         self.depth = torch.full((size * size,), FAR_M)
         self.label = torch.zeros(size * size, dtype=torch.uint8)
 
+    def front(self, verts_cam: Tensor, triangles: Tensor, K: Tensor) -> Front | None:
+        """Finds the fragments of a mesh in front of what is drawn already.
+
+        Args:
+            verts_cam: [V, 3] metres, camera space.
+            triangles: [T, 3] int64.
+            K: [3, 3] intrinsics in sub-pixels.
+
+        Returns:
+            Fragments, or None if nothing is in the picture.
+        """
+        if not has_library():
+            return front_plain(verts_cam, triangles, K, self.depth, self.size)
+        found = kernels.front(verts_cam, triangles, K, self.depth, self.size)
+        return None if found is None else Front(*found)
+
     def trace(
         self,
         verts_cam: Tensor,
@@ -75,25 +154,11 @@ class Canvas:
         Returns:
             Fragments with C + D rows, or None if nothing is in the picture.
         """
-        x, y, z = verts_cam.unbind(1)
-        safe = torch.where(z.abs() > 1e-4, z, torch.full_like(z, 1e-4))
-        verts_px_z = torch.stack([K[0, 0] * x / safe + K[0, 2], K[1, 1] * y / safe + K[1, 2], z], dim=1)
-        ids = rasterize(verts_px_z, triangles, self.size, self.size)
-        frags = fragments(ids[None])
-        if frags.pixel.numel() == 0:
+        front = self.front(verts_cam, triangles, K)
+        if front is None:
             return None
-        if corners is None:
-            corners = attributes.new_zeros(len(triangles), 3, 0)
-        out = interpolate_surface(verts_px_z[None], attributes[None], corners, triangles, frags)
-        front = (out[0] < self.depth.index_select(0, frags.pixel)).nonzero().reshape(-1)
-        if front.numel() == 0:
-            return None
-        triangle = ids.reshape(-1).index_select(0, frags.pixel).long()
-        if front.numel() == frags.pixel.numel():
-            return Drawn(frags.pixel, triangle, out[0], out[1:], self.size)
-        pixel, triangle = frags.pixel.index_select(0, front), triangle.index_select(0, front)
-        out = out.index_select(1, front)
-        return Drawn(pixel, triangle, out[0], out[1:], self.size)
+        rows = rows_at(attributes, corners, triangles, front)
+        return Drawn(front.pixel, front.triangle, front.place[3], rows, self.size)
 
     def put(self, drawn: Drawn, colour: Tensor, label: int | Tensor, keep: Tensor | None = None) -> None:
         """Writes fragments.
@@ -104,6 +169,16 @@ class Canvas:
             label: Number or [P] uint8.
             keep: [P] bool, False for cut-out fragments.
         """
+        if has_library():
+            target, place = (self.colour, self.depth, self.label), (drawn.pixel, drawn.z)
+            kernels.put(target, place, colour, label, keep)
+        else:
+            self.put_plain(drawn, colour, label, keep)
+
+    def put_plain(
+        self, drawn: Drawn, colour: Tensor, label: int | Tensor, keep: Tensor | None = None
+    ) -> None:
+        """`put` in plain torch."""
         pixel, z = drawn.pixel, drawn.z
         if keep is not None:
             chosen = keep.nonzero().reshape(-1)
@@ -147,15 +222,16 @@ class Canvas:
         """
         side = self.size // 4
         if self.size % 4 == 0:
-            small = mask.reshape(side, 4, side, 4)[:, 1::2, :, 1::2].float().mean(dim=(1, 3))[None, None]
+            small = mask.reshape(side, 4, side, 4)[:, 1::2, :, 1::2].float().mean(dim=(1, 3))[None]
         else:
             whole = mask.float().reshape(1, 1, self.size, self.size)
-            small = F.interpolate(whole, size=(side, side), mode="area")
+            small = F.interpolate(whole, size=(side, side), mode="area")[0]
         width = 2 * max(1, radius // 4) + 1
         for _ in range(2):
-            small = F.avg_pool2d(small, width, stride=1, padding=width // 2, count_include_pad=False)
-        shade = F.interpolate(small, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        self.colour *= torch.where(mask, 1.0, 1.0 - strength * shade.reshape(-1))
+            small = box_mean(small, width)
+        factor = (1.0 - strength * small)[None]
+        factor = F.interpolate(factor, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        self.colour *= factor.reshape(-1).masked_fill_(mask, 1.0)
 
     def resolve(self, factor: int) -> tuple[Tensor, Tensor, Tensor]:
         """Averages sub-pixels.
@@ -166,12 +242,18 @@ class Canvas:
         Returns:
             Premultiplied linear colour [3, S, S], coverage [S, S] in 0..1 and label [S, S] uint8.
         """
+        label = self.label.reshape(self.size, self.size)[factor // 2 :: factor, factor // 2 :: factor]
+        if factor == 2 and has_library():
+            mean = kernels.resolve(self.colour, self.depth, FAR_M, self.size // 2)
+        else:
+            mean = self.mean_plain(factor)
+        return mean[:3], mean[3], label.contiguous()
+
+    def mean_plain(self, factor: int) -> Tensor:
+        """[4, S, S] premultiplied colour and coverage, averaged in plain torch."""
         covered = (self.depth < FAR_M).float()
         both = torch.cat([self.colour * covered, covered[None]]).reshape(1, 4, self.size, self.size)
         if factor == 2:
             rows = both[0, :, 0::2] + both[0, :, 1::2]
-            mean = (rows[..., 0::2] + rows[..., 1::2]) * 0.25
-        else:
-            mean = F.avg_pool2d(both, factor)[0] if factor > 1 else both[0]
-        label = self.label.reshape(self.size, self.size)[factor // 2 :: factor, factor // 2 :: factor]
-        return mean[:3], mean[3], label.contiguous()
+            return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
+        return F.avg_pool2d(both, factor)[0] if factor > 1 else both[0]

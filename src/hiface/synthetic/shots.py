@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from hiface.morphable import MorphableModel
-from hiface.morphable.skinning import joint_transforms
 from hiface.render.shade import sh_basis
-from hiface.synthetic.backgrounds import sample_background
+from hiface.synthetic.backgrounds import plan_background
 from hiface.synthetic.camera_effects import Lens, sample_lens
 from hiface.synthetic.cameras import View, frame_camera, sample_view
 from hiface.synthetic.compose import Picture, Wardrobe, sample_wardrobe, skin_colour_of
@@ -31,6 +30,7 @@ from hiface.synthetic.head import person_texture
 from hiface.synthetic.lights import Surroundings, sample_surroundings
 from hiface.synthetic.limits import limit_face, limit_identity
 from hiface.synthetic.people import Person, sample_person
+from hiface.synthetic.posing import pose_shape, rest_of
 from hiface.synthetic.wrinkles import PersonDetail, person_detail, picture_displacement
 from hiface.types import Camera, FaceParams
 
@@ -137,11 +137,8 @@ def pose_person(model: MorphableModel, person: Person, act: Act) -> Posed:
     """Geometry of a person in an act."""
     expression = model.expression_vector(add_gaze(act.values, act.gaze))
     pose = pose_vector(model.data.joint_names, act.gaze, act.neck_bend)
-    R, t = joint_transforms(model.joints(person.identity), pose, model.data.joint_parents)
-    index = model.data.joint_names.index("head")
-    T_head = torch.eye(4)
-    T_head[:3, :3], T_head[:3, 3] = R[index], t[index]
-    return Posed(expression, pose, model.vertices(person.identity, expression, pose), T_head)
+    vertices, T_joints = pose_shape(model, rest_of(model, person.identity), expression, pose)
+    return Posed(expression, pose, vertices, T_joints[model.data.joint_names.index("head")])
 
 
 def make_picture(
@@ -217,7 +214,7 @@ def draw_shot(
     lights = _exposed(lights, view.R_cam_head, float(skin_colour_of(model, sitter.texture).mean()), rng)
     picture = make_picture(model, sitter, act, posed, camera, view.body_turn, lights)
     wardrobe = dressed_down(sample_wardrobe(rng), effects)
-    background = wall(sample_background(rng, size), effects)
+    background = wall(plan_background(rng, size), size, effects)
     lens = sample_lens(rng)
     return Shot(
         sitter,

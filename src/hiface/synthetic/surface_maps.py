@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.interpolate import interpolate_surface, to_images
 from hiface.render.rasterize import Fragments, fragments, rasterize
 from hiface.render.texture import sample_texture
 from hiface.synthetic.compose import Composed, Picture
-from hiface.synthetic.head import set_back_m
-from hiface.synthetic.lights import head_visibility, received_light
+from hiface.synthetic.head import head_tables, set_back_m
+from hiface.synthetic.lights import head_visibility, light_vertices, put_normals
 from hiface.synthetic.scene import FAR_M
+from hiface.synthetic.vectors import unit_columns
 
 HEAD_LABELS = (1, 2, 3)  # skin, eyes and mouth interior in the segmentation
 OCCLUDER_LABEL = 5
@@ -78,7 +77,7 @@ def head_shown(composed: Composed, segmentation: Tensor) -> Tensor:
     """[S, S] bool, where a picture shows the face model: not the body's skin, not what is in front."""
     n = composed.subpixels
     own = (composed.head_depth == composed.depth)[n // 2 :: n, n // 2 :: n]
-    return own & torch.isin(segmentation, torch.tensor(HEAD_LABELS, dtype=torch.uint8))
+    return own & (segmentation >= HEAD_LABELS[0]) & (segmentation <= HEAD_LABELS[-1])
 
 
 def person_depth(traced: Traced, composed: Composed, segmentation: Tensor) -> Tensor:
@@ -119,20 +118,16 @@ def surface_maps(
         texture (irises are painted on later); "shading" [3, S, S] light with shadows, without highlights.
     """
     traced = trace_model(model, picture)
-    data = model.data
-    normals = vertex_normals(traced.verts_cam, data.triangles)
-    R = picture.T_cam_head[:3, :3]
-    received = received_light(normals, picture.lights, head_visibility(model).blend(picture.jaw_open), R)
-    attributes = torch.cat([normals, received.T], dim=1)[None]
-    corners = data.uv[data.uv_triangles].to(attributes.dtype)
-    rows = interpolate_surface(traced.verts_px_z, attributes, corners, data.triangles, traced.frags)
-    albedo = sample_texture(texture, rows[7:9].T)
+    data, mesh = model.data, head_tables(model).mesh
+    table = torch.zeros(data.n_vertices, 6)
+    put_normals(table, traced.verts_cam, mesh.triangles)
+    seen = head_visibility(model), picture.jaw_open
+    light_vertices(table, picture.lights, seen, picture.T_cam_head[:3, :3], [])
+    rows = interpolate_surface(traced.verts_px_z, table[None], mesh.corners, data.triangles, traced.frags)
+    light, normals, uv = rows[1:4], unit_columns(rows[4:7]), (rows[7:9] + 1) / 2
+    albedo = sample_texture(texture, uv.T)
     head = head_shown(composed, segmentation)
-    out = {
-        "normals": F.normalize(rows[1:4], dim=0),
-        "uv": rows[7:9],
-        "albedo": albedo.T,
-        "shading": rows[4:7],
-    }
-    maps = {name: traced.image(values.contiguous()) * head for name, values in out.items()}
+    whole = traced.image(torch.cat([normals, uv, albedo.T, light])) * head
+    names, counts = ("normals", "uv", "albedo", "shading"), (3, 2, 3, 3)
+    maps = {name: part.clone() for name, part in zip(names, whole.split(counts), strict=True)}
     return {"depth": person_depth(traced, composed, segmentation), **maps}

@@ -9,6 +9,7 @@ products over those texels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.uv_space import UvSpace, uv_space
 from hiface.synthetic.noise import noise_pool, sample_noise
+from hiface.synthetic.posing import rest_of
 from hiface.types import LandmarkSet
 
 DETAIL_PX = 256
@@ -37,6 +39,11 @@ _LEAST_COMPRESSIBLE = 0.25  # grooves are made deeper where no expression compre
 _NOISE_M = 0.064  # length of a line that one tile of noise covers
 _REGIONS = ("face", "lips", "eyelids", "nose", "forehead", "cheek", "neck", "ears", "scalp")
 _CHIN_M = (0.010, 0.009)  # how far the dimpled part of the chin lies below the crease of the chin, its radius
+
+
+@cache
+def _library() -> dict[str, Any]:
+    return load_json_asset("open/wrinkles.json")
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,7 @@ def _compressible(model: MorphableModel, space: UvSpace) -> Tensor:
 @cached_per_tensor
 def _tables(template: Tensor, model: MorphableModel, side: int) -> WrinkleTables:
     data = model.data
-    library = load_json_asset("open/wrinkles.json")
+    library = _library()
     fits = library["model"] == data.name and library["n_vertices"] == data.n_vertices
     lines = library["lines"] if fits else []
     space = uv_space(data.uv, data.uv_triangles, data.triangles, data.n_vertices, side)
@@ -242,7 +249,7 @@ def sample_wrinkles(rng: np.random.Generator, age: float) -> WrinkleStyle:
         WrinkleStyle.
     """
     general = np.exp(rng.normal(0, 0.25))
-    kinds = load_json_asset("open/wrinkles.json")["kinds"]
+    kinds = _library()["kinds"]
     return WrinkleStyle(
         age=float(age),
         kinds={name: float(general * np.exp(rng.normal(0, 0.35))) for name in kinds},
@@ -351,15 +358,13 @@ def person_detail(
     rng = np.random.default_rng([style.seed, 5])
     still, moved = _grooves(tables, style, rng)
     grain, finer = _grain(tables, style, rng)
-    rest = torch.zeros(model.data.n_joints, 3)
-    neutral = model.vertices(identity, torch.zeros(len(model.data.expression_names)), rest)
     return PersonDetail(
         static=still + grain,
         compressed=(moved / tables.compressible.clamp_min(_LEAST_COMPRESSIBLE) + finer).clamp_min(
             -_DEEPEST_M
         ),
         stretched=-_FLATTENED * still - 0.35 * grain,
-        neutral=neutral,
+        neutral=rest_of(model, identity).shape,
     )
 
 

@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = (FOLDER / "zbuffer.c", FOLDER / "surface.c", FOLDER / "shade.c", FOLDER / "outline.c")
+SOURCES = tuple(
+    FOLDER / f"{name}.c" for name in ("zbuffer", "surface", "shade", "outline", "canvas", "skin", "body")
+)
 HEADER = FOLDER / "kernels.h"
 
 # Oldest processor each library must run on. x86-64-v2 is every PC since 2009 (SSE4.2); NEON is part of

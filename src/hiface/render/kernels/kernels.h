@@ -18,4 +18,8 @@ typedef float Lane[BLOCK];
 
 #define MAX_COORD 4194304.0f /* 2^22 px */
 
+/* Limits of skin.c, mirrored in skin.py. */
+#define MAX_LAMPS 8
+#define MAX_ROWS 24
+
 #endif

@@ -17,6 +17,10 @@ import torch
 logger = logging.getLogger(__name__)
 
 _LIBRARY_NAMES = ("_kernels.so", "_kernels.dylib", "_kernels.dll")
+_RETURN_SIZE = {
+    *("hiface_zbuffer_scratch", "hiface_source_hash", "hiface_find_cuts"),
+    *("hiface_front", "hiface_shade_skin"),
+}
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
@@ -62,12 +66,21 @@ def load_library(path: Path) -> ctypes.CDLL:
         "hiface_shade_backward": [pointer, pointer, size, size, size, pointer, pointer, pointer],
         "hiface_surface_forward": [pointer, size, size, size, pointer],
         "hiface_surface_backward": [pointer, size, size, size, pointer, pointer, pointer],
+        "hiface_project": [pointer, size, pointer, size, ctypes.c_float, pointer, pointer],
+        "hiface_front": [pointer],
+        "hiface_front_rows": [pointer],
+        "hiface_put": [pointer],
+        "hiface_resolve": [pointer, pointer, ctypes.c_float, size, pointer],
+        "hiface_received": [pointer],
+        "hiface_shade_skin": [pointer],
+        "hiface_vertex_normals": [pointer, size, pointer, size, size, pointer],
+        "hiface_relief_texels": [pointer, size, pointer],
+        "hiface_shade_body": [pointer],
     }
     for name, arguments in signatures.items():
         function = getattr(library, name)
         function.argtypes = arguments
-        returns_size = ("hiface_zbuffer_scratch", "hiface_source_hash", "hiface_find_cuts")
-        function.restype = size if name in returns_size else None
+        function.restype = size if name in _RETURN_SIZE else None
     if library.hiface_source_hash() != source_hash():
         raise OSError("it was made from other sources than these")
     return library
