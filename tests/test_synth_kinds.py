@@ -30,7 +30,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def clip(model):
-    return generate_clip(model, 12, Style(SIZE), 5)
+    return generate_clip(model, 6, Style(SIZE), 5)
 
 
 @pytest.fixture(scope="module")
@@ -191,15 +191,18 @@ def test_flow_explains_the_next_frame(model):
     for number in (3, 12):
         a, b = generate_clip(model, number, style, 6)[:6:5]
         assert "flow" in a.maps and b.person == a.person
-    frames = generate_clip(model, 12, style, 2)
-    flow, valid = frames[0].maps["flow"], frames[0].maps["flow_valid"]
-    grid = torch.stack([line[None, :] + flow[0], line[:, None] + flow[1]], dim=-1) / SIZE * 2 - 1
-    one, two = (s.image_srgb / 255.0 for s in frames)
-    warped = torch.nn.functional.grid_sample(two[None], grid[None], align_corners=False)[0]
-    face = valid & (frames[0].segmentation > 0)
-    assert (one - warped).abs()[:, face].mean() < 0.7 * (one - two).abs()[:, face].mean()
-    background = valid & ~face
-    assert (flow[:, background] == 0).all()
+    before, after = 0.0, 0.0
+    for number in range(1, 7):
+        frames = generate_clip(model, number, style, 2)
+        flow, valid = frames[0].maps["flow"], frames[0].maps["flow_valid"]
+        grid = torch.stack([line[None, :] + flow[0], line[:, None] + flow[1]], dim=-1) / SIZE * 2 - 1
+        one, two = (s.image_srgb / 255.0 for s in frames)
+        warped = torch.nn.functional.grid_sample(two[None], grid[None], align_corners=False)[0]
+        face = valid & (frames[0].segmentation > 0)
+        before += float((one - two).abs()[:, face].mean())
+        after += float((one - warped).abs()[:, face].mean())
+        assert (flow[:, valid & ~face] == 0).all()
+    assert after < 0.6 * before
 
 
 def test_tracks_start_at_rest_and_are_smooth():

@@ -142,7 +142,7 @@ def test_same_style_same_maps(model):
 
 def test_picture_is_the_formula_and_neutral_is_static(model, tables):
     person = sample_person(model, np.random.default_rng(4))
-    maps = person_detail(model, person.identity, person.wrinkles)
+    maps = person_detail(model, person.identity, style(0.7))
     rest = torch.zeros(model.data.n_joints, 3)
     neutral = model.vertices(person.identity, torch.zeros(52), rest)
     assert torch.allclose(picture_displacement(model, maps, neutral), maps.static, atol=1e-7)

@@ -103,8 +103,10 @@ def main() -> None:
     names = model.data.albedo_names
     for name, value in (("melanin", options.melanin), ("beard", -1.5), ("moustache", -1.5)):
         albedo[names.index(name)] = value
-    hair = replace(person.hair, kind="short", thickness=(0.012, 0.5), drop=0.0, fringe=(0.0, 0.0))
-    person = replace(person, albedo=albedo, oiliness=0.3, hair=hair)
+    short = {"kind": "crop", "flow": "forward", "length": 0.03, "volume": (0.012, 0.5), "lift": 0.5}
+    hair = replace(person.hair, **short, fringe=(0.0, 0.0), wave=(0.0, 0.05), recede=0.0, crown=0.0)
+    beard = replace(person.beard, kind="none", shade=0.0, length=0.0)
+    person = replace(person, albedo=albedo, oiliness=0.3, hair=hair, beard=beard)
     texture = person_texture(model, person, np.random.default_rng(0))
     rows = []
     with torch.no_grad():

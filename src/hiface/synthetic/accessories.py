@@ -18,6 +18,7 @@ from hiface.synthetic.lights import plain_light
 from hiface.synthetic.noise import noise_pool, sample_noise
 from hiface.synthetic.scene import Canvas
 from hiface.synthetic.shells import N_AZIMUTH, ShellSpec, azimuths, grid_triangles, shell_points
+from hiface.synthetic.vectors import unit_columns
 
 LABEL_ACCESSORY = 5
 _RIM = 28
@@ -54,12 +55,12 @@ class Hat:
     """Something on the head.
 
     Attributes:
-        kind: "beanie", "cap", "hat" or "scarf".
+        kind: "beanie", "cap", "hat", "helmet", "hood" or "scarf".
         colour: [3] linear.
         front: Polar angle of its edge in front, radians.
         thickness: Height above the skin at the top and at the edge, metres.
         brim: Length of the brim, metres.
-        drop: Length that hangs down, metres (scarf).
+        drop: Length that hangs down, metres (scarf, hood).
         texture: Strength of the knit.
         seed: Seed of folds.
     """
@@ -89,23 +90,29 @@ def sample_glasses(rng: np.random.Generator) -> Glasses:
     )
 
 
+_HATS = ("beanie", "cap", "hat", "helmet", "hood", "scarf")
+_HAT_SHARE = (0.26, 0.27, 0.13, 0.06, 0.08, 0.20)
+_TOP_M = {"beanie": (0.014, 0.042), "cap": (0.018, 0.032), "hat": (0.04, 0.07), "helmet": (0.03, 0.045)}
+_TOP_M |= {"hood": (0.02, 0.035), "scarf": (0.010, 0.024)}
+_RIM_M = {"helmet": (0.018, 0.03), "hood": (0.012, 0.028)}
+_FRONT_DEG = {"scarf": (54, 66), "hood": (52, 68), "helmet": (56, 68)}
+_FOLDS = {"scarf": 3.0, "hood": 4.0, "helmet": 0.0}
+COVERING = ("scarf", "hood")  # no hair is drawn above the ears under these
+
+
 def sample_hat(rng: np.random.Generator) -> Hat:
-    """Draws a hat or a headscarf."""
-    kind = str(rng.choice(["beanie", "cap", "hat", "scarf"], p=[0.28, 0.30, 0.16, 0.26]))
-    colour = math.exp(rng.uniform(math.log(0.01), math.log(0.6))) * np.exp(rng.normal(0, 0.45, 3))
-    top = {
-        "beanie": rng.uniform(0.012, 0.04),
-        "cap": rng.uniform(0.015, 0.03),
-        "hat": rng.uniform(0.04, 0.07),
-    }
-    brim = {"cap": rng.uniform(0.05, 0.075), "hat": rng.uniform(0.03, 0.08)}
+    """Draws something on the head."""
+    kind = str(rng.choice(_HATS, p=_HAT_SHARE))
+    colour = math.exp(rng.uniform(math.log(0.01), math.log(0.6))) * np.exp(rng.normal(0, 0.40, 3))
+    brim = {"cap": (0.05, 0.075), "hat": (0.03, 0.08)}.get(kind, (0.0, 0.0))
+    drop = {"scarf": (0.09, 0.22), "hood": (0.07, 0.14)}.get(kind, (0.0, 0.0))
     return Hat(
         kind,
         np.clip(colour, 0.005, 0.8).astype(np.float32),
-        math.radians(rng.uniform(50, 62) if kind == "scarf" else rng.uniform(56, 74)),
-        (float(top.get(kind, 0.012)), float(rng.uniform(0.005, 0.011))),
-        float(brim.get(kind, 0.0)),
-        float(rng.uniform(0.09, 0.22)) if kind == "scarf" else 0.0,
+        math.radians(rng.uniform(*_FRONT_DEG.get(kind, (56, 74)))),
+        (float(rng.uniform(*_TOP_M[kind])), float(rng.uniform(*_RIM_M.get(kind, (0.005, 0.011))))),
+        float(rng.uniform(*brim)),
+        float(rng.uniform(*drop)),
         float(rng.uniform(0.02, 0.25)),
         int(rng.integers(2**31)),
     )
@@ -194,7 +201,7 @@ def draw_glasses(
 
 
 def _draw_lenses(canvas: Canvas, glasses: Glasses, lenses: np.ndarray, stand: Stand, T: Tensor) -> None:
-    """Lenses: a tint, and a bright band where a window would be reflected."""
+    """Lenses: a tint, and what they mirror of lamps, sky and a window behind the camera."""
     cam = torch.from_numpy(lenses.reshape(-1, 3).astype(np.float32)) @ T[:3, :3].T + T[:3, 3]
     ring = torch.arange(_RIM)
     fan = torch.stack([ring, (ring + 1) % _RIM, torch.full_like(ring, _RIM)], dim=1)
@@ -202,11 +209,19 @@ def _draw_lenses(canvas: Canvas, glasses: Glasses, lenses: np.ndarray, stand: St
     drawn = canvas.trace(cam, torch.cat([fan, fan + _RIM + 1]), stand.K, local)
     if drawn is None:
         return
-    band = torch.exp(-(((drawn.rows[0] + drawn.rows[1] * 0.7 - 0.004) / 0.007) ** 2)) * glasses.glare
-    opacity = (glasses.tint + band).clamp(0, 1)
+    x, y = drawn.rows[0], drawn.rows[1]
+    bulge = torch.stack([4.5 * x, 4.5 * y + 0.10, torch.ones_like(x)])  # front of a lens, in head axes
+    normals = T[:3, :3] @ unit_columns(bulge)
+    view = (stand.centre_cam / stand.centre_cam.norm())[:, None]
+    mirrored = view - 2 * (normals * view).sum(dim=0) * normals
+    seen = stand.lights.radiance(mirrored.T.contiguous()).T.clamp_max(3.0)
+    pane = ((mirrored[0] * 2.2 + 0.3).frac().abs() < 0.85) & ((mirrored[1] * 2.2).frac().abs() < 0.85)
+    patch = (mirrored[1] < 0.05) & (mirrored[1] > -0.75) & (mirrored[0].abs() < 0.5) & pane
+    share = 0.03 + (0.06 if glasses.tint > 0.5 else 0.22) * glasses.glare
+    glow = share * seen + 1.5 * max(0.0, glasses.glare - 0.22) * patch
     dark = torch.from_numpy(glasses.colour)[:, None] * 0.3
-    glow = torch.full((3, 1), 0.9)
-    colour = (dark * glasses.tint + glow * band) / (glasses.tint + band).clamp_min(1e-4)
+    opacity = (glasses.tint + (1 - glasses.tint) * glow.mean(dim=0)).clamp(0, 1)
+    colour = (dark * glasses.tint + glow) / opacity.clamp_min(1e-4)
     canvas.blend(drawn, colour, opacity, LABEL_ACCESSORY if glasses.tint > 0.5 else None)
 
 
@@ -215,8 +230,8 @@ def _hat_edge(hat: Hat, rng: np.random.Generator) -> Tensor:
     tilt = rng.normal(0, 0.04) * np.sin(azimuths().numpy()) + rng.normal(0, 0.004, N_AZIMUTH)
     side, back = (
         (math.radians(96), math.radians(105))
-        if hat.kind == "scarf"
-        else (math.radians(80), math.radians(100))
+        if hat.kind in COVERING
+        else (math.radians(80), math.radians(104 if hat.kind == "helmet" else 100))
     )
     knots = np.radians([0, 30, 58, 75, 110, 180])
     edge = np.interp(theta, knots, [hat.front, hat.front + 0.03, hat.front + 0.22, side, side + 0.05, back])
@@ -236,27 +251,47 @@ def draw_hat(canvas: Canvas, hat: Hat, stand: Stand) -> None:
     top, rim = hat.thickness
     folds = torch.from_numpy(rng.normal(0, 0.004, (N_AZIMUTH, _ROWS)).astype(np.float32))[None, None]
     folds = F.avg_pool2d(F.pad(folds, (1, 1, 2, 2), mode="circular"), (5, 3), 1)[0, 0]
-    thickness = (rim + (top - rim) * (1 - along**3))[None] + folds * (3 if hat.kind == "scarf" else 1)
+    thickness = (rim + (top - rim) * (1 - along**3))[None] + folds * _FOLDS.get(hat.kind, 1.0)
     covered = (azimuths().abs() > math.radians(64)).float()
     drop = hat.drop * covered + 0.0005
     phase = torch.from_numpy(np.cumsum(rng.normal(0, 0.5, N_AZIMUTH)).astype(np.float32))
     spec = ShellSpec(_hat_edge(hat, rng), thickness, drop, 0.05, (0.004, 0.1), phase)
-    hang = _HANG if hat.kind == "scarf" else 0
+    hang = _HANG if hat.kind in COVERING else 0
     verts = shell_points(stand.skull_cam, stand.centre_cam, stand.down_cam, spec, hang)
     if hat.brim > 0:
         verts = torch.cat([verts, _brim(hat, verts, stand)], dim=1)
     rows = verts.shape[1]
     flat, triangles = verts.reshape(-1, 3), grid_triangles(rows)
-    light = plain_light(vertex_normals(flat, triangles), stand.lights)
+    normals = vertex_normals(flat, triangles)
+    light = plain_light(normals, stand.lights)
     u = (azimuths() / (2 * math.pi) + 0.5)[:, None].expand(-1, rows).reshape(-1, 1)
     v = torch.linspace(0, 1, rows).expand(N_AZIMUTH, -1).reshape(-1, 1)
-    drawn = canvas.trace(flat, triangles, stand.K, torch.cat([light.T, u, v], dim=1))
+    drawn = canvas.trace(flat, triangles, stand.K, torch.cat([light.T, u, v, normals], dim=1))
     if drawn is None:
         return
     tile = noise_pool("strand" if hat.kind == "beanie" else "cloud")[hat.seed % 8]
-    weave = (hat.texture * sample_noise(tile, drawn.rows[3] * 5, drawn.rows[4] * 0.7)).exp()
-    colour = torch.from_numpy(hat.colour)[:, None] * drawn.rows[:3] * weave
+    around, down = drawn.rows[3:5]
+    weave = hat.texture * sample_noise(tile, around * 5, down * 0.7)
+    if hat.kind == "beanie":  # ribs, and a turned up edge
+        weave = weave + 0.35 * torch.sin(around * 420) * hat.texture - 0.30 * ((down - 0.72).abs() < 0.02)
+    elif hat.kind == "cap":  # seams
+        weave = weave * 0.3 - 0.30 * ((around * 6).frac() < 0.03) - 0.25 * ((down - 0.8).abs() < 0.012)
+    elif hat.kind == "helmet":
+        stripe = ((around - 0.5).abs() < 0.03) & bool(hat.seed % 3 == 0)
+        weave = torch.where(stripe, 0.9, 0.0)
+    colour = torch.from_numpy(hat.colour)[:, None] * drawn.rows[:3] * weave.exp()
+    if hat.kind == "helmet":
+        colour = colour + _gloss(drawn.rows[5:8], stand)
     canvas.put(drawn, colour, LABEL_ACCESSORY)
+
+
+def _gloss(normals: Tensor, stand: Stand) -> Tensor:
+    """[3, P] what a smooth shell with normals [3, P] mirrors of its surroundings."""
+    n = unit_columns(normals)
+    view = (stand.centre_cam / stand.centre_cam.norm())[:, None]
+    mirrored = view - 2 * (n * view).sum(dim=0) * n
+    fresnel = 0.04 + 0.6 * (1 + (n * view).sum(dim=0)).clamp(0, 1) ** 4
+    return fresnel * stand.lights.radiance(mirrored.T.contiguous()).T.clamp_max(12.0)
 
 
 def _brim(hat: Hat, verts: Tensor, stand: Stand) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backgrounds made of nothing but arithmetic."""
+"""Backgrounds made of nothing but arithmetic; places that look like something are in `places`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from torch.nn import functional as F
 
 from hiface.synthetic.filters import box_blur
 from hiface.synthetic.noise import plan_noise
+from hiface.synthetic.places import crowd, foliage, landscape, shelves, window
 
 
-def _colour(rng: np.random.Generator, spread: float = 0.35) -> Tensor:
+def _colour(rng: np.random.Generator, spread: float = 0.2) -> Tensor:
+    if spread < 0.3 and rng.random() < 0.15:
+        spread = 0.6
     level = math.exp(rng.uniform(math.log(0.015), math.log(0.8)))
     return torch.from_numpy((level * np.exp(rng.normal(0, spread, 3))).astype(np.float32))[:, None, None]
 
@@ -182,7 +185,21 @@ def _text(rng: np.random.Generator, size: int) -> Paint:
     return paint
 
 
-_KINDS = {_gradient: 0.26, _noise: 0.2, _shapes: 0.28, _bokeh: 0.08, _planks: 0.12, _text: 0.06}
+_KINDS = {_gradient: 0.22, _noise: 0.13, _shapes: 0.18, _bokeh: 0.07, _planks: 0.09, _text: 0.04}
+_PLACES = {foliage: 0.06, landscape: 0.06, shelves: 0.04, window: 0.05, crowd: 0.04}
+
+
+def _place(
+    maker: Callable[[np.random.Generator, int], Tensor],
+) -> Callable[[np.random.Generator, int], Paint]:
+    def plan(rng: np.random.Generator, size: int) -> Paint:
+        seed = int(rng.integers(2**62))
+        return lambda: maker(np.random.default_rng(seed), size)
+
+    return plan
+
+
+_KINDS |= {_place(maker): share for maker, share in _PLACES.items()}
 
 
 def plan_background(rng: np.random.Generator, size: int) -> Paint:

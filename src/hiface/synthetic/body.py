@@ -68,7 +68,7 @@ def sample_clothes(rng: np.random.Generator) -> Clothes:
     grey = rng.random() < 0.45
     colours = np.exp(rng.uniform(math.log(0.012), math.log(0.7), (2, 1))) * np.ones((2, 3))
     if not grey:
-        colours = colours * np.exp(rng.normal(0, 0.7, (2, 3)))
+        colours = colours * np.exp(rng.normal(0, 0.45, (2, 3)))
     pattern = str(
         rng.choice(["plain", "stripes", "checks", "noise", "jacket"], p=[0.42, 0.12, 0.08, 0.14, 0.24])
     )

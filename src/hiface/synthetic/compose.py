@@ -13,6 +13,7 @@ from hiface.geometry.constants import cached_per_tensor
 from hiface.morphable import MorphableModel
 from hiface.render.texture import sample_texture
 from hiface.synthetic.accessories import (
+    COVERING,
     LABEL_ACCESSORY,
     Glasses,
     Hat,
@@ -21,8 +22,17 @@ from hiface.synthetic.accessories import (
     sample_glasses,
     sample_hat,
 )
+from hiface.synthetic.beards import draw_beard
 from hiface.synthetic.body import Clothes, body_vertices, draw_body, sample_clothes
 from hiface.synthetic.eyes import Lids, draw_lashes, lid_vertices
+from hiface.synthetic.face_masks import (
+    FaceMask,
+    NeckScarf,
+    draw_face_mask,
+    draw_neck_scarf,
+    sample_face_mask,
+    sample_neck_scarf,
+)
 from hiface.synthetic.hair import LABEL_HAIR, Stand, draw_hair
 from hiface.synthetic.head import HeadPose, draw_head, set_back_m
 from hiface.synthetic.lights import Surroundings
@@ -70,12 +80,16 @@ class Wardrobe:
         glasses: Glasses or None.
         hat: Hat or None.
         occluder: Whether something is held in front of the face.
+        mask: Mask over nose and mouth, or None.
+        scarf: Scarf around the neck, or None.
     """
 
     clothes: Clothes
     glasses: Glasses | None
     hat: Hat | None
     occluder: bool
+    mask: FaceMask | None = None
+    scarf: NeckScarf | None = None
 
 
 def sample_wardrobe(rng: np.random.Generator) -> Wardrobe:
@@ -83,10 +97,17 @@ def sample_wardrobe(rng: np.random.Generator) -> Wardrobe:
     clothes = sample_clothes(rng)
     glasses = sample_glasses(rng) if rng.random() < 0.17 else None
     hat = sample_hat(rng) if rng.random() < 0.15 else None
-    if hat is not None and hat.kind == "scarf":
+    if hat is not None and hat.kind in COVERING:
         colours = np.stack([hat.colour, hat.colour])
         clothes = replace(clothes, colours=colours, pattern="plain", neckline=(-0.08, 0.0), collar=0.035)
-    return Wardrobe(clothes, glasses, hat, bool(rng.random() < 0.12))
+    occluder = bool(rng.random() < 0.12)
+    mask = sample_face_mask(rng) if rng.random() < 0.03 else None
+    scarf = sample_neck_scarf(rng) if rng.random() < 0.04 else None
+    if hat is not None and hat.kind == "scarf":  # wound around the neck, up to the chin
+        around = sample_neck_scarf(rng)
+        top_m = float(rng.uniform(-0.128, -0.106))
+        scarf = replace(around, colour=hat.colour, stripes=0.0, top_m=top_m, width=0.93)
+    return Wardrobe(clothes, glasses, hat, occluder, mask, scarf)
 
 
 @dataclass(frozen=True)
@@ -100,7 +121,8 @@ class Composed:
         depth: [S * n, S * n] camera z of the sub-pixels, whole person.
         head_depth: [S * n, S * n] of the head alone.
         face_box: x0, y0, x1, y1 in pixels.
-        skin: [3] linear colour of lit skin.
+        skin: [3] linear colour of skin.
+        light: [9, 3] spherical-harmonics light in camera axes.
         occluder: Whether to draw something in front.
         subpixels: Sub-pixels n per pixel along one side.
     """
@@ -112,6 +134,7 @@ class Composed:
     head_depth: Tensor
     face_box: tuple[float, float, float, float]
     skin: Tensor
+    light: Tensor
     occluder: bool
     subpixels: int
 
@@ -122,9 +145,10 @@ class Composed:
             Linear colour [3, S, S], coverage [S, S], label [S, S] uint8.
         """
         colour = self.colour + (1 - self.alpha) * background
+        own = np.random.default_rng(int(rng.integers(2**62)))
         if not self.occluder:
             return colour, self.alpha, self.label
-        thing, opacity = draw_occluder(rng, self.alpha.shape[-1], self.face_box, self.skin, 1.0)
+        thing, opacity = draw_occluder(own, self.alpha.shape[-1], self.face_box, self.skin, self.light)
         label = torch.where(opacity > 0.5, LABEL_ACCESSORY, self.label).to(torch.uint8)
         return torch.lerp(colour, thing, opacity[None]), torch.maximum(self.alpha, opacity), label
 
@@ -201,6 +225,22 @@ def skin_colour_of(model: MorphableModel, texture: Tensor) -> Tensor:
     return sample_texture(texture, _cheek_uv(model.data.template, model)).mean(dim=0)
 
 
+def _draw_around(
+    canvas: Canvas, model: MorphableModel, person: Person, wardrobe: Wardrobe, verts_cam: Tensor, stand: Stand
+) -> None:
+    """Beard, hair, scarf, mask and hat, in this order."""
+    if wardrobe.mask is None:
+        draw_beard(canvas, person.beard, model, verts_cam, stand)
+    if not (wardrobe.hat is not None and wardrobe.hat.kind in COVERING):
+        draw_hair(canvas, person.hair, stand, None if wardrobe.hat is None else wardrobe.hat.front + 0.25)
+    if wardrobe.scarf is not None:
+        draw_neck_scarf(canvas, wardrobe.scarf, stand)
+    if wardrobe.mask is not None:
+        draw_face_mask(canvas, wardrobe.mask, model, verts_cam, stand)
+    if wardrobe.hat is not None:
+        draw_hat(canvas, wardrobe.hat, stand)
+
+
 def compose(
     model: MorphableModel,
     person: Person,
@@ -240,14 +280,11 @@ def compose(
     verts_body, body_cam, down = _body(model, picture, wardrobe.clothes)
     draw_body(canvas, wardrobe.clothes, verts_body, body_cam, K, (skin_albedo, picture.lights))
     centre = torch.tensor(CENTRE_M) @ picture.T_cam_head[:3, :3].T + picture.T_cam_head[:3, 3]
-    stand = Stand(skull_table(model).points(verts_cam), centre, down, K, picture.lights)
-    if not (wardrobe.hat is not None and wardrobe.hat.kind == "scarf"):
-        draw_hair(canvas, person.hair, stand, None if wardrobe.hat is None else wardrobe.hat.front + 0.25)
-    if wardrobe.hat is not None:
-        draw_hat(canvas, wardrobe.hat, stand)
-    if person.hair.kind != "bald" or wardrobe.hat is not None:
-        reach = round(0.012 * float(K[0, 0]) / float(centre[2])) + 4
-        canvas.contact_shadow((canvas.label == LABEL_HAIR) | (canvas.label == LABEL_ACCESSORY), 0.6, reach)
+    skull = skull_table(model).points(verts_cam)
+    stand = Stand(skull, centre, down, K, picture.lights, picture.T_cam_head[:3, :3])
+    _draw_around(canvas, model, person, wardrobe, verts_cam, stand)
+    reach = round(0.012 * float(K[0, 0]) / float(centre[2])) + 4
+    canvas.contact_shadow((canvas.label == LABEL_HAIR) | (canvas.label == LABEL_ACCESSORY), 0.6, reach)
     if lids is not None:
         draw_lashes(canvas, lids, person.features.lashes, K, picture.lights)
     if wardrobe.glasses is not None:
@@ -268,6 +305,7 @@ def compose(
         head_depth.reshape(side, side),
         (float(low[0]), float(low[1]), float(high[0]), float(high[1])),
         skin_albedo,
+        picture.params.light,
         wardrobe.occluder,
         subpixels,
     )

@@ -18,13 +18,14 @@ from hiface.errors import OptionError
 from hiface.synthetic.compose import Wardrobe
 from hiface.synthetic.lights import Surroundings
 from hiface.synthetic.people import Person
+from hiface.synthetic.skin_marks import NO_MARKS
 
 EFFECTS = {
-    "hair": "hair on the head",
+    "hair": "hair on the head, beards, stubble",
     "glasses": "glasses and sunglasses",
-    "hats": "hats and headscarves",
-    "occluders": "hands and things in front of the face",
-    "skin": "blotches, lid creases, eye shadow, rings under the eyes, faded brows and lips",
+    "hats": "hats, hoods, helmets, headscarves, scarves",
+    "occluders": "masks, hands and things in front of the face",
+    "skin": "blotches, freckles, moles, flush, make-up, creases and rings at the eyes, faded brows and lips",
     "wrinkles": "wrinkles, folds and pores as displacement",
     "lashes": "lashes and eyeliner",
     "lamps": "lamps with their shadows and highlights; light is even without them",
@@ -73,6 +74,8 @@ def dressed_down(wardrobe: Wardrobe, effects: frozenset[str]) -> Wardrobe:
         glasses=wardrobe.glasses if "glasses" in effects else None,
         hat=wardrobe.hat if "hats" in effects else None,
         occluder=wardrobe.occluder and "occluders" in effects,
+        mask=wardrobe.mask if "occluders" in effects else None,
+        scarf=wardrobe.scarf if "hats" in effects else None,
     )
 
 
@@ -84,9 +87,12 @@ def simplified(person: Person, effects: frozenset[str]) -> Person:
     if "skin" not in effects:
         lids = replace(features.lids, crease=0.0, hood=0.0, shadow=0.0, bag=0.0, circle=0.0, rim=0.0)
         features = replace(features, lids=lids, brow_fade=0.0, brow_ragged=0.0, lip_fade=0.0)
-    hair = person.hair if "hair" in effects else replace(person.hair, kind="bald", drop=0.0)
+    hair = person.hair if "hair" in effects else replace(person.hair, kind="bald", shade=0.0)
+    bare = replace(person.beard, kind="none", shade=0.0)
+    beard = person.beard if "hair" in effects else bare
+    marks = person.marks if "skin" in effects else NO_MARKS
     blotches = person.blotches if "skin" in effects else (0.0, 0.0)
-    return replace(person, features=features, hair=hair, blotches=blotches)
+    return replace(person, features=features, hair=hair, beard=beard, blotches=blotches, marks=marks)
 
 
 def without_lamps(lights: Surroundings, effects: frozenset[str]) -> Surroundings:

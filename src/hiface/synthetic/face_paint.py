@@ -141,6 +141,17 @@ def _lip_window(model: MorphableModel, side: int) -> Window | None:
     )
 
 
+def paint_tables(model: MorphableModel, side: int) -> PaintTables:
+    """Where lids, brows and lips lie in a texture of `side` texels; found at the first call."""
+    return _tables(model.data.template, model, side)
+
+
+def surface_places(model: MorphableModel, side: int) -> tuple[Tensor, Tensor]:
+    """Skin texels [N] of a square texture and where they lie on the mean head, [N, 3] metres."""
+    texels, places = _surface(model, side, model.data.template)
+    return texels, places.T.contiguous()
+
+
 @cached_per_tensor
 def _tables(template: Tensor, model: MorphableModel, side: int) -> PaintTables:
     basis = model.data.albedo_basis
@@ -205,7 +216,7 @@ def paint_features(
         style: What to paint.
         rng: Source of randomness.
     """
-    tables = _tables(model.data.template, model, texture.shape[-1])
+    tables = paint_tables(model, texture.shape[-1])
     lids = style.lids
     if len(tables.texels) and any((lids.crease, lids.hood, lids.shadow, lids.bag, lids.circle, lids.rim)):
         _paint_lids(texture, tables, style.lids)

@@ -15,6 +15,7 @@ from hiface.morphable import MorphableModel
 from hiface.render.texture import sample_texture
 from hiface.synthetic.eyes import Lids
 from hiface.synthetic.face_paint import paint_features
+from hiface.synthetic.hair_paint import paint_hair
 from hiface.synthetic.irises import Eyeball, eye_surface
 from hiface.synthetic.lights import Surroundings, head_visibility, light_vertices, plain_light, put_normals
 from hiface.synthetic.noise import noise_pool
@@ -31,6 +32,7 @@ from hiface.synthetic.skin import (
     shade_plain,
     wet_shine,
 )
+from hiface.synthetic.skin_marks import paint_marks
 
 LABEL_SKIN, LABEL_EYES, LABEL_MOUTH = 1, 2, 3
 TEXTURE_PX = 256
@@ -208,6 +210,8 @@ def person_texture(model: MorphableModel, person: Person, rng: np.random.Generat
         albedo = albedo * (grain + red * torch.tensor([0.3, 1.0, 1.0])[:, None, None]).exp()
     albedo = albedo.clamp(0.002, 1.0)
     paint_features(model, albedo, person.features, rng)
+    paint_marks(model, albedo, person.marks, rng)
+    paint_hair(model, albedo, person.hair, person.beard)
     return albedo
 
 

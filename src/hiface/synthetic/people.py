@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from hiface.morphable import MorphableModel
+from hiface.synthetic.beards import BeardStyle, sample_beard
 from hiface.synthetic.features import FeatureStyle, sample_features
-from hiface.synthetic.hair import HairStyle, sample_hair
+from hiface.synthetic.hair_styles import HairStyle, sample_hair
 from hiface.synthetic.identity import Traits, fits, sample_identity, sample_traits
+from hiface.synthetic.skin_marks import SkinMarks, sample_marks
 from hiface.synthetic.wrinkles import WrinkleStyle, sample_wrinkles
 
 _CALM = {"haemoglobin": 0.6, "carotene": 0.6, "cheeks": 0.7, "nose": 0.6, "forehead": 0.6, "centre": 0.6}
 _AGE = (1.1, 1.5)  # beta distribution of ages
 _MELANIN = (-2.0, 2.2)  # sigma; all skins alike often
 _ODD_LOOKS = 0.1  # share of people with beard, make-up and hair of the other sex
-_SELDOM = {True: {"long": 0.85, "medium": 0.4}, False: {"bald": 0.9, "short": 0.6}}
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Person:
         features: Lids, lashes, brows, lips and teeth.
         blotches: Strengths of pore noise and of uneven blood.
         hair: Hair on the head.
+        beard: Facial hair.
         wrinkles: Age, lines and pores.
         traits: Sex, origin, age and weight that the shape was drawn for.
+        marks: Freckles, moles, flush, make-up.
     """
 
     identity: Tensor
@@ -45,8 +48,10 @@ class Person:
     features: FeatureStyle
     blotches: tuple[float, float]
     hair: HairStyle
+    beard: BeardStyle
     wrinkles: WrinkleStyle
     traits: Traits
+    marks: SkinMarks
 
 
 def sample_albedo(
@@ -116,7 +121,7 @@ def sample_person(model: MorphableModel, rng: np.random.Generator) -> Person:
     manly = (traits.sex == "male") != (rng.random() < _ODD_LOOKS)
     make_up = rng.random() < (0.05 if manly else 0.55)
     names = model.data.albedo_names
-    albedo = sample_albedo(names, rng, make_up, 0.7 if manly else 0.02)
+    albedo = sample_albedo(names, rng, make_up, 0.45 if manly else 0.02)
     if "melanin" in names:
         albedo[names.index("melanin")] = melanin
     dark = bool(melanin + rng.normal(0, 0.3) > -0.3)
@@ -124,7 +129,7 @@ def sample_person(model: MorphableModel, rng: np.random.Generator) -> Person:
     oiliness = float(rng.beta(1.6, 3.0))
     features = sample_features(rng, dark, make_up)
     blotches = (float(rng.uniform(0.005, 0.03)), float(rng.uniform(0.005, 0.03)))
-    hair = _fitting_hair(sample_hair(rng), sample_hair(rng), manly, rng)
+    hair = _greying(sample_hair(rng, dark, not manly), age, rng)
     return Person(
         identity=torch.from_numpy(identity.astype(np.float32)),
         albedo=albedo,
@@ -132,15 +137,12 @@ def sample_person(model: MorphableModel, rng: np.random.Generator) -> Person:
         oiliness=oiliness,
         features=features,
         blotches=blotches,
-        hair=_greying(hair, age, rng),
+        hair=hair,
+        beard=sample_beard(rng, hair.colour, manly),
         wrinkles=sample_wrinkles(rng, age),
         traits=traits,
+        marks=sample_marks(rng, hair.colour, age, make_up),
     )
-
-
-def _fitting_hair(first: HairStyle, second: HairStyle, manly: bool, rng: np.random.Generator) -> HairStyle:
-    """The second cut where the first is seldom worn by the sex."""
-    return second if rng.random() < _SELDOM[manly].get(first.kind, 0.0) else first
 
 
 def _greying(hair: HairStyle, age: float, rng: np.random.Generator) -> HairStyle:
@@ -151,4 +153,5 @@ def _greying(hair: HairStyle, age: float, rng: np.random.Generator) -> HairStyle
     level = rng.uniform(0.16, 0.6)
     shade = np.array([1.0, 0.985, 0.95]) * level
     mixed = rng.uniform(0.45, 1.0)
-    return replace(hair, colour=(mixed * shade + (1 - mixed) * hair.colour).astype(np.float32))
+    colour = (mixed * shade + (1 - mixed) * hair.colour).astype(np.float32)
+    return replace(hair, colour=colour, streaks=np.clip(colour * 1.25, 0, 0.75))

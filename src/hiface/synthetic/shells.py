@@ -51,8 +51,17 @@ def azimuths() -> Tensor:
     return (torch.arange(N_AZIMUTH) / N_AZIMUTH * 2 - 1) * math.pi
 
 
-def _hits(verts: Tensor, triangles: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Outermost triangle hit by each ray from the origin, with barycentric coordinates."""
+def outermost(verts: Tensor, triangles: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Outermost triangle hit by each ray from the origin.
+
+    Args:
+        verts: [V, 3].
+        triangles: [T, 3] int64.
+        directions: [N, 3].
+
+    Returns:
+        Triangles [N] and barycentric coordinates [N, 3].
+    """
     a, b, c = (verts[triangles[:, i]] for i in range(3))
     normal = torch.linalg.cross(b - a, c - a)
     volume = (a * normal).sum(dim=1)
@@ -79,7 +88,7 @@ def _table(template: Tensor, model: MorphableModel) -> SkullTable:
     theta, phi = torch.meshgrid(azimuths() + 1e-4, polar, indexing="ij")
     directions = torch.stack([phi.sin() * theta.sin(), phi.cos(), phi.sin() * theta.cos()], dim=-1)
     verts = (template - torch.tensor(CENTRE_M)).double()
-    ids, weights = _hits(verts, skin, directions.reshape(-1, 3).double())
+    ids, weights = outermost(verts, skin, directions.reshape(-1, 3).double())
     theta = azimuths().abs()
     middle, half = sum(_EAR_AZIMUTH) / 2, (_EAR_AZIMUTH[1] - _EAR_AZIMUTH[0]) / 2
     ear = (1 - ((theta - middle) / half).abs()).clamp_min(0).sqrt()
