@@ -250,6 +250,17 @@ def test_rgbd_pictures_have_clean_and_measured_depth(model):
         assert 0 < (clean - measured)[both].abs().median() < 0.02
 
 
+def test_rgbd_depth_does_not_depend_on_camera_effects(model):
+    style = Style(48, labels=frozenset({"basic", "displacement"}))
+    for seed in (0, 3):
+        a = generate_rgbd(model, seed, style)
+        b = generate_rgbd(model, seed, dataclasses.replace(style, effects=ALL_EFFECTS - {"camera"}))
+        background = (a.segmentation == 0) & (b.segmentation == 0)
+        torch.testing.assert_close(a.maps["depth"][background], b.maps["depth"][background])
+    states = {f"displacement{state}" for state in ("", "_static", "_compressed", "_stretched")}
+    assert set(a.maps) == {"depth", "sensor_depth", *states}
+
+
 def test_contact_sheets(model):
     sheet = contact_sheet(model, make_spec(size=32), 5)
     assert sheet.shape == (3, 3 * 34 + 2, 2 * 34 + 2) and sheet.dtype == torch.uint8

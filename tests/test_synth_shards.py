@@ -15,7 +15,8 @@ import torch
 import hiface
 from hiface.cli.main import main
 from hiface.errors import AssetError, OptionError, OutputError
-from hiface.synthetic import shards, stream, tars
+from hiface.synthetic import lights, shards, stream, streaming, tars
+from hiface.synthetic import sheet as sheets
 from hiface.synthetic.datasets import DataSpec, make_samples, make_spec
 from hiface.synthetic.records import decode_arrays, encode_arrays, sample_arrays, sample_from_arrays
 from hiface.training.shard_cache import CACHE_FOLDER, decoded_shard
@@ -168,6 +169,15 @@ def test_a_full_disk_leaves_nothing_half_written(made, tmp_path, monkeypatch):
     assert contents(tmp_path) == contents(made)
 
 
+def test_a_folder_belongs_to_one_run(made, tmp_path):
+    pytest.importorskip("fcntl")
+    with shards._alone(tmp_path), pytest.raises(OutputError, match="another run is writing"):
+        shards.write_shards(tmp_path, 5, SPEC)
+    assert list(tmp_path.iterdir()) == []
+    shards.write_shards(tmp_path, 3, SPEC)
+    assert contents(tmp_path)[shards.shard_name(0)] == contents(made)[shards.shard_name(0)]
+
+
 def killed(out_dir, index, numbers, spec):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -268,7 +278,7 @@ def test_options_are_checked(tmp_path):
         shards.write_shards(tmp_path, 0, DataSpec())
 
 
-def test_the_command(made, tmp_path, capsys):
+def test_the_command(made, tmp_path, capsys, monkeypatch):
     out, sheet = tmp_path / "data", tmp_path / "sheet.png"
     assert run("-o", out, "--count", 3, "--size", SIZE, "--seed", 2, "--sheet", sheet) == 0
     assert contents(out)[shards.shard_name(0)] == contents(made)[shards.shard_name(0)]
@@ -277,15 +287,20 @@ def test_the_command(made, tmp_path, capsys):
     assert "unknown effect 'wings'" in capsys.readouterr().err
     assert run("--count", 3) == 1
     assert "nowhere to write" in capsys.readouterr().err
+    monkeypatch.setattr(sheets, "contact_sheet", None)  # a name that cannot be written is refused first
     assert run("--sheet", tmp_path / "sheet.txt", "--count", 1, "--size", SIZE) == 1
+    assert "name it .png" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 
-def test_streamed_samples_are_those_of_the_shards(made):
+def test_streamed_samples_are_those_of_the_shards(made, monkeypatch):
     files = dict(tars.read_tar(made / shards.shard_name(1)))
     streamed = stream(size=SIZE, seed=2, start=3)
     for key in ("000000003", "000000004"):
         assert encode_arrays(sample_arrays(next(streamed))) == files[key]
+    assert len(streaming._render(SPEC, 0)) == 3
+    monkeypatch.setattr(lights, "visibility_table", None)  # takes long, so it is not made for every chunk
+    assert len(streaming._render(SPEC, 3)) == 3
     ahead = stream(size=SIZE, seed=2, start=3, workers=1)
     assert encode_arrays(sample_arrays(next(ahead))) == files["000000003"]
     ahead.close()

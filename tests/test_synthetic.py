@@ -12,7 +12,7 @@ from hiface.synthetic.backgrounds import sample_background
 from hiface.synthetic.camera_effects import apply_effects, plain_srgb
 from hiface.synthetic.cameras import frame_camera, head_rotation, sample_view
 from hiface.synthetic.compose import skin_colour_of
-from hiface.synthetic.effects import ALL_EFFECTS
+from hiface.synthetic.effects import ALL_EFFECTS, PLAIN
 from hiface.synthetic.expressions import (
     Gaze,
     add_gaze,
@@ -24,6 +24,7 @@ from hiface.synthetic.expressions import (
 from hiface.synthetic.head import person_texture
 from hiface.synthetic.lights import head_visibility, plain_light, sample_surroundings
 from hiface.synthetic.people import sample_person
+from hiface.synthetic.shots import draw_shot, limit_act, make_picture, pose_person, sitter_of
 from hiface.synthetic.studio import render_person, studio_params
 
 SIZE = 64
@@ -102,6 +103,22 @@ def test_visible_points(samples):
         x, y = s.landmarks68_px[s.visible68].long().unbind(1)
         hidden = torch.isin(s.segmentation[y, x], torch.tensor([5], dtype=torch.uint8))
         assert not hidden.any()
+
+
+def test_shut_lids_hide_the_irises(model):
+    sitter, bare, seen = sitter_of(model, 4, PLAIN), generator.Style(128, PLAIN), []
+    shots = (draw_shot(model, sitter, np.random.default_rng(seed), 128, PLAIN) for seed in range(50))
+    shot = next(s for s in shots if s.view.R_cam_head[2, 2] < -0.98 and s.view.box_share < 0.6)
+    for blink in (0.0, 1.0):
+        values = {"eyeBlinkLeft": blink, "eyeBlinkRight": blink}
+        act = limit_act(model, sitter.person, dataclasses.replace(shot.act, values=values))
+        camera, lights = shot.picture.params.camera, shot.picture.lights
+        posed = pose_person(model, sitter.person, act)
+        picture = make_picture(model, sitter, act, posed, camera, shot.view.body_turn, lights)
+        now = dataclasses.replace(shot, act=act, picture=picture)
+        sample = generator.take_picture(model, now, np.random.default_rng(0), bare, 12).sample
+        seen.append(float(sample.visible_iris.float().mean()))
+    assert seen[0] > 0.6 and seen[1] == 0
 
 
 def test_a_turned_head_hides_its_far_side(model):

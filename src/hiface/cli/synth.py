@@ -24,8 +24,9 @@ class SynthOptions:
         size: Side of a picture, pixels.
         length: Views of a pair (2 when left out) or frames of a clip (16).
         effects: all, plain, or names with commas between; "all,-hair" leaves one out. Names: hair, glasses,
-            hats, occluders, skin, lashes, lamps, background, camera.
-        labels: Large labels, with commas between: maps (depth, normals, UV, albedo, shading), vertices.
+            hats, occluders, skin, wrinkles, lashes, lamps, background, camera.
+        labels: Large labels, with commas between: maps (depth, normals, UV, albedo, shading), vertices,
+            displacement.
     """
 
     kind: Literal["images", "pairs", "clips", "rgbd"] = "images"
@@ -64,11 +65,12 @@ def synth(
     spec = make_spec(sample.kind, sample.size, seed, sample.effects, labels, sample.length)
     console = Console(stderr=True)
     if sheet is not None:
-        from hiface.morphable import load_model
-        from hiface.synthetic.sheet import contact_sheet, write_sheet
+        from hiface.synthetic.datasets import open_model
+        from hiface.synthetic.sheet import contact_sheet, sheet_format, write_sheet
 
+        sheet_format(sheet)  # a wrong name is said before anything is drawn
         with console.status("drawing the contact sheet"):
-            write_sheet(sheet, contact_sheet(load_model("open"), spec, count))
+            write_sheet(sheet, contact_sheet(open_model(), spec, count))
     if out is None:
         return 0
     from hiface.synthetic.shards import write_shards

@@ -19,7 +19,7 @@ from torch import Tensor
 from hiface.assets import load_json_asset
 from hiface.data.colour import srgb_to_linear
 from hiface.data.crops import box_of_points
-from hiface.errors import AssetError
+from hiface.errors import AssetError, OptionError
 from hiface.synthetic.datasets import HOLDOUT_SEED, held_out, make_spec
 from hiface.synthetic.generator import SEGMENTATION
 from hiface.synthetic.shards import write_shards
@@ -104,6 +104,8 @@ def write_holdout(
         OptionError: A number is out of range.
         OutputError: The folder cannot be written or holds other data.
     """
+    if count < 2:
+        raise OptionError(f"a hold-out set has 2 pictures or more, got {count}")
     small = max(1, round(count * SMALL_SHARE))
     parts = (("large", LARGE_PX, count - small), ("small", SMALL_PX, small))
     before = 0

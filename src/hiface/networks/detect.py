@@ -76,7 +76,8 @@ class DetectConfig:
         sure_finder_score: Candidates from this score on are all looked at; the others, best first, until one
             batch of them holds no face.
         batch: Least number of candidates in such a batch.
-        lone_finder_score: Least score of the others that are looked at together with the sure ones.
+        lone_finder_score: Least score of the others that are looked at together with the sure ones; if none
+            of the next best has it, none is looked at.
         max_candidates: Most candidates given to the landmark network.
         settled: How far the landmarks may say that the first crop was off (shift over its side, logarithm of
             its side, roll in radians) for the second look to use the same crop.

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiface.geometry.constants import cached_per_tensor
 from hiface.geometry.normals import vertex_normals
 from hiface.synthetic.hair import Stand
 from hiface.synthetic.lights import plain_light
@@ -118,11 +118,8 @@ def sample_hat(rng: np.random.Generator) -> Hat:
     )
 
 
-_KEY = torch.zeros(1)
-
-
-@cached_per_tensor
-def _tube_triangles(_: Tensor, points: int, closed: bool) -> Tensor:
+@cache
+def _tube_triangles(points: int, closed: bool) -> Tensor:
     out = []
     for i in range(points if closed else points - 1):
         for j in range(_TUBE):
@@ -175,16 +172,16 @@ def draw_glasses(
     lines, lenses = [], []
     for eye, sign in zip(eyes, (1.0, -1.0), strict=True):
         rim = _rim(glasses, sign) + eye
-        lines.append((_tube(rim, glasses.bar, True), _tube_triangles(_KEY, _RIM, True)))
+        lines.append((_tube(rim, glasses.bar, True), _tube_triangles(_RIM, True)))
         lenses.append(np.concatenate([rim, rim.mean(axis=0, keepdims=True)]))
         corner = rim[np.argmax(sign * rim[:, 0])]
         ear = np.array([sign * (half_width + 0.002), corner[1] - 0.004, eye[2] - 0.085])
         hinge = corner + np.array([sign * 0.003, 0, -0.004])
         path = np.stack([corner, hinge, hinge * 0.45 + ear * 0.55 + [sign * 0.002, 0.002, 0], ear])
-        lines.append((_tube(path, glasses.bar * 1.1, False), _tube_triangles(_KEY, 4, False)))
+        lines.append((_tube(path, glasses.bar * 1.1, False), _tube_triangles(4, False)))
     inner = [lens[np.argmin(sign * lens[:-1, 0])] for lens, sign in zip(lenses, (1.0, -1.0), strict=True)]
     bridge = np.stack([inner[0], (inner[0] + inner[1]) / 2 + [0, 0.003, 0.004], inner[1]])
-    lines.append((_tube(bridge, glasses.bar, False), _tube_triangles(_KEY, 3, False)))
+    lines.append((_tube(bridge, glasses.bar, False), _tube_triangles(3, False)))
     _draw_lenses(canvas, glasses, np.stack(lenses), stand, T)
     verts, triangles, start = [], [], 0
     for tube, tris in lines:
@@ -192,9 +189,8 @@ def draw_glasses(
         triangles.append(tris + start)
         start += len(tube)
     cam = torch.from_numpy(np.concatenate(verts).astype(np.float32)) @ T[:3, :3].T + T[:3, 3]
-    faces = torch.cat(triangles)
     light = plain_light(F.normalize(cam - stand.centre_cam, dim=1), stand.lights)
-    drawn = canvas.trace(cam, faces, stand.K, light.T)
+    drawn = canvas.trace(cam, torch.cat(triangles), stand.K, light.T)
     if drawn is not None:
         colour = torch.from_numpy(glasses.colour)[:, None] * drawn.rows + 0.02 * drawn.rows
         canvas.put(drawn, colour, LABEL_ACCESSORY)

@@ -210,14 +210,15 @@ def _lids(model: MorphableModel, picture: Picture, verts_cam: Tensor, eyes_cam: 
 
 
 @cached_per_tensor
-def _temples(template: Tensor, model: MorphableModel) -> Tensor:
+def _temples(template: Tensor) -> Tensor:
+    """Vertices at the height of the eyes just in front of the ears."""
     high = (template[:, 1].abs() < 0.012) & (template[:, 2] < -0.03) & (template[:, 2] > -0.06)
     return high.nonzero().reshape(-1)
 
 
 def temple_vertices(model: MorphableModel) -> Tensor:
     """Vertices at the height of the eyes just in front of the ears."""
-    return _temples(model.data.template, model)
+    return _temples(model.data.template)
 
 
 def skin_colour_of(model: MorphableModel, texture: Tensor) -> Tensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
 from hiface.errors import OptionError
-from hiface.morphable import MorphableModel
+from hiface.morphable import MorphableModel, load_model
 from hiface.synthetic.clips import generate_clip
 from hiface.synthetic.effects import parse_effects
 from hiface.synthetic.generator import (
@@ -26,9 +27,7 @@ from hiface.synthetic.shots import Sitter, sitter_of
 KINDS = {"images": "", "pairs": "view", "clips": "frame", "rgbd": ""}
 DEFAULT_LENGTH = {"images": 1, "pairs": 2, "clips": 16, "rgbd": 1}
 SEED_STRIDE = 3_000_000_000
-HOLDOUT_SEED = (
-    2_999_990  # data sets of this number and above are measured on; training leaves their people out
-)
+HOLDOUT_SEED = 2_999_990  # data sets from here on are measured on; training leaves their people out
 MIN_SIZE_PX, MAX_SIZE_PX = 32, 2048
 
 
@@ -53,6 +52,12 @@ class DataSpec:
         stem = KINDS[self.kind]
         digits = len(str(self.length - 1))
         return f"{stem}{number:0{digits}d}." if stem else ""
+
+
+@cache
+def open_model() -> MorphableModel:
+    """The open model, always the same object: what is worked out once per model takes more than a second."""
+    return load_model("open")
 
 
 def held_out(person: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -108,17 +109,14 @@ def _finer(line: Tensor) -> Tensor:
     return out.transpose(1, 2).reshape(*line.shape[:-2], -1, line.shape[-1])
 
 
-@cached_per_tensor
-def _ribbon(_: Tensor, strips: int, columns: int, rows: int) -> Tensor:
+@cache
+def _ribbon(strips: int, columns: int, rows: int) -> Tensor:
     """[T, 3] triangles, both faces, of `strips` grids of `columns` times `rows` points."""
     i = torch.arange(columns - 1)[:, None] * rows + torch.arange(rows - 1)[None]
     i = (torch.arange(strips)[:, None] * columns * rows + i.reshape(1, -1)).reshape(-1)
     first = torch.stack([i, i + 1, i + rows + 1], dim=1)
     second = torch.stack([i, i + rows + 1, i + rows], dim=1)
     return torch.cat([first, second, first.flip(1), second.flip(1)])
-
-
-_KEY = torch.zeros(1)
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,7 @@ def _sheets(canvas: Canvas, K: Tensor, parts: list[tuple[Tensor, Tensor]], colou
     verts = torch.stack([verts for verts, _ in parts])
     opacity = torch.stack([opacity for _, opacity in parts])
     strips, columns, rows = 2 * len(parts), verts.shape[2], verts.shape[3]
-    triangles = _ribbon(_KEY, strips, columns, rows)
+    triangles = _ribbon(strips, columns, rows)
     drawn = canvas.trace(verts.reshape(-1, 3), triangles, K, opacity.reshape(-1, 1))
     if drawn is not None:
         canvas.blend(drawn, colour.expand(3, drawn.rows.shape[1]), drawn.rows[0].clamp(0, 1))

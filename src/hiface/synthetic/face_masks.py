@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from hiface.geometry.constants import cached_per_tensor
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
+from hiface.synthetic.accessories import LABEL_ACCESSORY
 from hiface.synthetic.hair import Stand
 from hiface.synthetic.lights import plain_light
 from hiface.synthetic.noise import noise_pool, sample_noise
 from hiface.synthetic.scene import Canvas
 from hiface.synthetic.shells import CENTRE_M, outermost, ring_triangles
 
-LABEL_ACCESSORY = 5
 _CENTRE_M = (0.0, -0.055, -0.060)
 _COLUMNS, _HEIGHTS, _ROWS = 33, 26, 14
 _SIDE = math.radians(84)

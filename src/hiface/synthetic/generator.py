@@ -21,7 +21,7 @@ from hiface.synthetic.surface_maps import surface_maps
 from hiface.synthetic.wrinkles import DETAIL_PX, DETAIL_STATES
 from hiface.types import FaceParams
 
-GENERATOR_VERSION = "8"
+GENERATOR_VERSION = "9"
 PICTURES_PER_PERSON = 3
 SEGMENTATION = ("background", "skin", "eyes", "mouth", "hair", "accessory", "body")
 LABEL_GROUPS = ("basic", "maps", "vertices", "displacement")
@@ -55,7 +55,7 @@ class SyntheticSample:
         iris_px: [I, 2] pixels of the model's "iris" set, or the eye centres (right, left) if there is none.
         visible68: [68] bool, inside the picture and hidden by nothing.
         visible_dense: [D] bool.
-        visible_iris: [I] bool.
+        visible_iris: [I] bool; False behind lids.
         depth68_cam: [68] metres behind the head joint's origin plane (positive is further from the camera).
         segmentation: [S, S] uint8, see `SEGMENTATION`.
         params: The coefficients that were drawn, unbatched.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hiface.morphable import MorphableModel
 from hiface.synthetic.compose import Composed, Picture
+from hiface.synthetic.head import LABEL_EYES
 
 _SELF_M = 0.006
 _HIDING = (4, 5, 6)
@@ -80,6 +81,9 @@ def label_points(
     visible = visible_points(points, px, composed, segmentation)
     px68, dense_px, iris_px = (part.clone() for part in px.split(counts))
     visible68, visible_dense, visible_iris = (part.clone() for part in visible.split(counts))
+    if has_iris:  # shut lids are nearer to the eyeball than `_SELF_M`
+        x, y = iris_px.long().clamp(0, segmentation.shape[-1] - 1).unbind(1)
+        visible_iris &= segmentation[y, x] == LABEL_EYES
     return {
         "landmarks68_px": px68,
         "dense_px": dense_px,

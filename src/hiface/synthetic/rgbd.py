@@ -22,6 +22,7 @@ from hiface.morphable import MorphableModel
 from hiface.synthetic.generator import PICTURES_PER_PERSON, Style, SyntheticSample, take_picture
 from hiface.synthetic.noise import noise_image
 from hiface.synthetic.shots import draw_shot, sitter_of
+from hiface.synthetic.surface_maps import SURFACE_MAPS
 
 SENSORS = ("structured_light", "time_of_flight")
 _BASELINE_M, _SENSOR_FOCAL_PX = 0.075, 580.0
@@ -133,7 +134,7 @@ def generate_rgbd(
     Args:
         model: Face model.
         seed: Seed; pictures `3 n`, `3 n + 1` and `3 n + 2` show the same person.
-        style: Size, effects, labels; nothing flat is held in front.
+        style: Size, effects, labels; no masks, and nothing flat is held in front.
         sensor: One of `SENSORS`; drawn if None.
 
     Returns:
@@ -144,14 +145,14 @@ def generate_rgbd(
     sitter = sitter_of(model, seed // PICTURES_PER_PERSON, effects)
     rng = np.random.default_rng([seed, 31])
     shot = draw_shot(model, sitter, rng, style.size, effects)
+    own = np.random.default_rng([seed, 43])  # what the camera's effects use up changes nothing in the depth
     sample = take_picture(model, shot, rng, inner, seed).sample
     K = sample.params.camera.K
     person = sample.maps["depth"]
-    behind = _wall_depth(K, style.size, float(sample.T_cam_head[2, 3]), rng)
+    behind = _wall_depth(K, style.size, float(sample.T_cam_head[2, 3]), own)
     depth = torch.where(person > 0, person, behind)
-    chosen = sensor or SENSORS[int(rng.integers(len(SENSORS)))]
-    measured = sensor_depth(depth, float(K[0, 0]), chosen, rng)
-    kept = (
-        sample.maps if "maps" in style.labels else {k: v for k, v in sample.maps.items() if k == "vertices"}
-    )
+    chosen = sensor or SENSORS[int(own.integers(len(SENSORS)))]
+    measured = sensor_depth(depth, float(K[0, 0]), chosen, own)
+    unasked = set() if "maps" in style.labels else {"depth", *SURFACE_MAPS}
+    kept = {name: values for name, values in sample.maps.items() if name not in unasked}
     return replace(sample, maps={**kept, "depth": depth, "sensor_depth": measured})

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from hiface.errors import OptionError, OutputError
-from hiface.morphable import MorphableModel, load_model
-from hiface.synthetic.datasets import DataSpec, make_samples
+from hiface.morphable import MorphableModel
+from hiface.synthetic.datasets import DataSpec, make_samples, open_model
 from hiface.synthetic.generator import GENERATOR_VERSION, SEGMENTATION
 from hiface.synthetic.records import encode_arrays, sample_arrays
 from hiface.synthetic.tars import file_sha256, replace_file, write_tar
 
+LOGGER = logging.getLogger(__name__)
 FORMAT = "hiface synthetic shards, 1"
 MANIFEST = "manifest.json"
 SHARD_PICTURES = 500
@@ -76,7 +79,7 @@ def write_shard(model: MorphableModel, out_dir: Path, index: int, numbers: range
 
 
 def _worker(out_dir: str, index: int, numbers: range, spec: DataSpec) -> tuple[int, dict]:
-    return index, write_shard(load_model("open"), Path(out_dir), index, numbers, spec)
+    return index, write_shard(open_model(), Path(out_dir), index, numbers, spec)
 
 
 def landmark_hash(model: MorphableModel) -> str:
@@ -129,11 +132,11 @@ def _found(out_dir: Path, manifest: dict) -> tuple[int, list[dict]]:
     """Count and entries of a manifest that is there already; refuses a folder that holds other data."""
     path = out_dir / MANIFEST
     try:
-        out_dir.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             return 0, []
         found = json.loads(path.read_text(encoding="utf-8"))
-        count, entries = int(found.pop("count", 0)), list(found.pop("shards", []))
+        count = int(found.pop("count", 0))
+        entries = [entry for entry in found.pop("shards", []) if isinstance(entry, dict)]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise OutputError(f"cannot use {out_dir} for shards ({error}); choose another folder") from error
     if found != manifest:
@@ -141,6 +144,35 @@ def _found(out_dir: Path, manifest: dict) -> tuple[int, list[dict]]:
         differ = ", ".join(names)
         raise OutputError(f"{out_dir} holds data made with other settings ({differ}); choose another folder")
     return count, entries
+
+
+@contextmanager
+def _alone(out_dir: Path) -> Iterator[None]:
+    """Refuses a folder that another run is writing to; the system lets go of it however a run ends.
+
+    Does nothing on systems without such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out_dir, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"cannot use {out_dir} for shards ({error}); choose another folder") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            fix = "wait for it, or choose another folder and another seed"
+            raise OutputError(f"another run is writing to {out_dir}; {fix}") from error
+        except OSError as error:  # file systems without locks
+            LOGGER.debug("no lock on %s: %s", out_dir, error)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_whole(path: Path, entry: dict) -> bool:
@@ -170,7 +202,7 @@ def _plan(
 def _make(out_dir: Path, jobs: dict[int, range], spec: DataSpec, workers: int) -> Iterator[tuple[int, dict]]:
     """Number and entry of each shard as it gets done."""
     if workers <= 1 or len(jobs) == 1:
-        model = load_model("open")
+        model = open_model()
         for index, numbers in jobs.items():
             yield index, write_shard(model, out_dir, index, numbers, spec)
         return
@@ -208,11 +240,22 @@ def write_shards(
 
     Raises:
         OptionError: A number is out of range.
-        OutputError: The folder cannot be written or holds other data, or a worker was killed.
+        OutputError: The folder cannot be written, holds other data or is in use, or a worker was killed.
     """
     if count < 1 or workers < 1:
         raise OptionError(f"count and workers must be 1 or more, got {count} and {workers}")
-    manifest = describe(load_model("open"), spec)
+    with _alone(out_dir):
+        _write_missing(out_dir, count, spec, workers, advance)
+
+
+def _write_missing(
+    out_dir: Path,
+    count: int,
+    spec: DataSpec,
+    workers: int,
+    advance: Callable[[int, int], None] | None,
+) -> None:
+    manifest = describe(open_model(), spec)
     before, listed = _found(out_dir, manifest)
     count = max(count, before)
     jobs, entries = _plan(out_dir, manifest, count, listed)

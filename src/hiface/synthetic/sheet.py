@@ -81,6 +81,17 @@ def contact_sheet(model: MorphableModel, spec: DataSpec, count: int) -> Tensor:
     return tile([picture for row in rows for picture in row], columns)
 
 
+def sheet_format(path: Path) -> str:
+    """Format of a contact sheet by the ending of its name.
+
+    Raises:
+        OutputError: The ending is unknown.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise OutputError(f"cannot write a contact sheet as {path.name}; name it .png, .jpg or .webp")
+    return FORMATS[path.suffix.lower()]
+
+
 def write_sheet(path: Path, sheet: Tensor) -> None:
     """Writes a contact sheet; the ending chooses the format.
 
@@ -91,13 +102,12 @@ def write_sheet(path: Path, sheet: Tensor) -> None:
     Raises:
         OutputError: The ending is unknown or the file cannot be written.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise OutputError(f"cannot write a contact sheet as {path.name}; name it .png, .jpg or .webp")
+    chosen = sheet_format(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
-        image.save(temporary, FORMATS[path.suffix.lower()], quality=90)
+        image.save(temporary, chosen, quality=90)
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path.name} ({error}); choose another place") from error

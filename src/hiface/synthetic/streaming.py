@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from hiface.errors import HifaceError
-from hiface.morphable import MorphableModel, load_model
-from hiface.synthetic.datasets import DataSpec, make_samples, make_spec
+from hiface.morphable import MorphableModel
+from hiface.synthetic.datasets import DataSpec, make_samples, make_spec, open_model
 from hiface.synthetic.generator import SyntheticSample
 from hiface.synthetic.records import sample_arrays, sample_from_arrays
 
@@ -27,7 +27,7 @@ def _render(spec: DataSpec, start: int) -> list[dict[str, np.ndarray]]:
     """Samples of one chunk as arrays: they pass between processes without shared memory to run out of."""
     torch.set_num_threads(1)
     numbers = range(start, start + _CHUNK)
-    return [sample_arrays(p) for _, group in make_samples(load_model("open"), spec, numbers) for p in group]
+    return [sample_arrays(p) for _, group in make_samples(open_model(), spec, numbers) for p in group]
 
 
 def _in_workers(spec: DataSpec, start: int, workers: int) -> Generator[SyntheticSample, None, None]:
@@ -42,7 +42,8 @@ def _in_workers(spec: DataSpec, start: int, workers: int) -> Generator[Synthetic
             pending.append(pool.submit(_render, spec, next(chunks)))
             yield from map(sample_from_arrays, arrays)
     except BrokenProcessPool as error:
-        raise HifaceError("a worker process was killed; use fewer workers if memory ran out") from error
+        fix = "use fewer workers if memory ran out; in a script, call it below if __name__ == '__main__':"
+        raise HifaceError(f"a worker process was killed or could not start; {fix}") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -67,7 +68,7 @@ def stream_spec(
     if workers > 0:
         yield from _in_workers(spec, start, workers)
         return
-    for _, group in make_samples(model or load_model("open"), spec, count(start)):
+    for _, group in make_samples(model or open_model(), spec, count(start)):
         yield from group
 
 
@@ -88,10 +89,11 @@ def stream(
         seed: Number of the data set; other numbers show other people.
         kind: "images", "pairs", "clips" or "rgbd".
         effects: "all", "plain" or names (`hiface.synthetic.effects`).
-        labels: Groups of labels beside the basic ones: "maps", "vertices".
+        labels: Groups of labels beside the basic ones: "maps", "vertices", "displacement".
         length: Views of a pair (2) or frames of a clip (16).
         start: Number of the first sample.
-        workers: Processes that render ahead; 0 renders in this one.
+        workers: Processes that render ahead; 0 renders in this one. They import the script they are started
+            from, so call this below `if __name__ == "__main__":` there.
 
     Returns:
         Generator of `SyntheticSample`; the views of a pair and the frames of a clip follow each other. Its

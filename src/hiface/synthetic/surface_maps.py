@@ -12,6 +12,7 @@ from hiface.morphable import MorphableModel
 from hiface.render.interpolate import interpolate_surface, to_images
 from hiface.render.rasterize import Fragments, fragments, rasterize
 from hiface.render.texture import sample_texture
+from hiface.synthetic.accessories import LABEL_ACCESSORY
 from hiface.synthetic.compose import Composed, Picture
 from hiface.synthetic.head import head_tables, set_back_m
 from hiface.synthetic.lights import head_visibility, light_vertices, put_normals
@@ -19,7 +20,8 @@ from hiface.synthetic.scene import FAR_M
 from hiface.synthetic.vectors import unit_columns
 
 HEAD_LABELS = (1, 2, 3)  # skin, eyes and mouth interior in the segmentation
-OCCLUDER_LABEL = 5
+SURFACE_MAPS = {"normals": 3, "uv": 2, "albedo": 3, "shading": 3}
+"""Maps of the face model and how many channels they have."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def person_depth(traced: Traced, composed: Composed, segmentation: Tensor) -> Te
     head = head_shown(composed, segmentation)
     model = traced.depth()
     depth = torch.where(head & (model < FAR_M), model, whole)
-    hidden = (segmentation == OCCLUDER_LABEL) & (composed.label != segmentation)
+    hidden = (segmentation == LABEL_ACCESSORY) & (composed.label != segmentation)
     return torch.where((depth < FAR_M) & (segmentation > 0) & ~hidden, depth, 0.0)
 
 
@@ -128,6 +130,6 @@ def surface_maps(
     albedo = sample_texture(texture, uv.T)
     head = head_shown(composed, segmentation)
     whole = traced.image(torch.cat([normals, uv, albedo.T, light])) * head
-    names, counts = ("normals", "uv", "albedo", "shading"), (3, 2, 3, 3)
-    maps = {name: part.clone() for name, part in zip(names, whole.split(counts), strict=True)}
+    parts = whole.split(list(SURFACE_MAPS.values()))
+    maps = {name: part.clone() for name, part in zip(SURFACE_MAPS, parts, strict=True)}
     return {"depth": person_depth(traced, composed, segmentation), **maps}

@@ -75,10 +75,10 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> tuple[int, st
     Raises:
         OutputError: The file cannot be written; nothing is left of it.
     """
-    for stale in path.parent.glob(f".{path.name}.*.part"):
-        stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        for stale in path.parent.glob(f".{path.name}.*.part"):
+            stale.unlink(missing_ok=True)
         with temporary.open("wb") as handle:
             out = _Hashing(handle)
             with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:

@@ -121,8 +121,9 @@ def decoded_shard(folder: Path, entry: dict) -> DecodedShard:
     images, segmentation, labels = _decode(path)
     try:
         out.labels.parent.mkdir(exist_ok=True)
-        for stale in out.labels.parent.glob(f"{path.stem}.*"):
-            stale.unlink(missing_ok=True)
+        for other in out.labels.parent.glob(f"{path.stem}.*"):
+            if not other.name.startswith(out.labels.name.removesuffix("labels.npz")):
+                other.unlink(missing_ok=True)  # of an older shard; who decodes this one now writes the same
         _write(out.images, lambda handle: np.save(handle, images))
         _write(out.segmentation, lambda handle: np.save(handle, segmentation))
         _write(out.labels, lambda handle: np.savez(handle, **labels))  # pyright: ignore[reportArgumentType]

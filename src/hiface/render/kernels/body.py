@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hiface.render.kernels.library import packaged_library
+from hiface.render.kernels.library import loaded_library
 
 PATTERNS = ("plain", "stripes", "checks", "noise", "jacket")
-TILE_PX = 256
 _COLOURS = ("main", "second", "shirt", "tie", "skin")
 
 
@@ -74,8 +73,7 @@ def shade_body(
         triangles: [T, 3] int64, contiguous.
         look: Clothes.
     """
-    library = packaged_library()
-    assert library is not None and attributes.shape[1] == 8 and attributes.is_contiguous()
+    assert attributes.shape[1] == 8 and attributes.is_contiguous()
     pixel, triangle, place = fragments
     tensors = (attributes, triangles, triangle, pixel, place, look.creases, look.noise, *target)
     sizes = (len(pixel), place.stride(0), target[1].numel(), PATTERNS.index(look.pattern), int(look.has_tie))
@@ -84,4 +82,4 @@ def shade_body(
         setattr(inputs, name, tuple(colour))
     inputs.scale, (inputs.side, inputs.deep) = look.scale, look.neckline
     inputs.centre_z = look.centre_z
-    library.hiface_shade_body(ctypes.byref(inputs))
+    loaded_library().hiface_shade_body(ctypes.byref(inputs))

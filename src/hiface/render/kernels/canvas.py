@@ -12,14 +12,8 @@ import torch
 from torch import Tensor
 
 from hiface.render.kernels import cpu
-from hiface.render.kernels.library import packaged_library
+from hiface.render.kernels.library import loaded_library
 from hiface.render.kernels.reference import NEAR_M
-
-
-def _library() -> ctypes.CDLL:
-    library = packaged_library()
-    assert library is not None
-    return library
 
 
 class FrontInputs(ctypes.Structure):
@@ -71,7 +65,7 @@ def project(verts_cam: Tensor, K: Tensor, size: int) -> tuple[Tensor, tuple[int,
     verts_cam, out = verts_cam.contiguous(), torch.empty(len(verts_cam), 3)
     (fx, _, cx), (_, fy, cy), _ = K.tolist()
     intrinsics, window = (ctypes.c_float * 4)(fx, fy, cx, cy), (ctypes.c_int64 * 4)()
-    _library().hiface_project(
+    loaded_library().hiface_project(
         verts_cam.data_ptr(), len(verts_cam), intrinsics, size, NEAR_M, out.data_ptr(), window
     )
     return out, (window[0], window[1], window[2], window[3])
@@ -93,7 +87,7 @@ def front(
         [P] int64 pixels, ascending; [P] int64 triangles; [4, P] barycentrics and z, with contiguous rows; or
         None.
     """
-    library, triangles = _library(), triangles.contiguous()
+    library, triangles = loaded_library(), triangles.contiguous()
     verts, (left, top, width, height) = project(verts_cam, K, size)
     if width <= 0 or height <= 0:
         return None
@@ -134,7 +128,7 @@ def rows_at(
     out = torch.empty(attributes.shape[1] + n_corner, len(triangle))
     pointers = [t.data_ptr() for t in (attributes, table, triangles, triangle, place, out)]
     inputs = RowInputs(*pointers, len(triangle), place.stride(0), attributes.shape[1], n_corner)
-    _library().hiface_front_rows(ctypes.byref(inputs))
+    loaded_library().hiface_front_rows(ctypes.byref(inputs))
     return out
 
 
@@ -161,7 +155,7 @@ def put(
     pointers = [None if t is None else t.data_ptr() for t in (pixel, z, colour, labels, keep, *target)]
     number = 0 if isinstance(label, Tensor) else label
     inputs = PutInputs(*pointers, len(pixel), target[1].numel(), number)
-    _library().hiface_put(ctypes.byref(inputs))
+    loaded_library().hiface_put(ctypes.byref(inputs))
 
 
 def resolve(colour: Tensor, depth: Tensor, far_m: float, side: int) -> Tensor:
@@ -177,5 +171,5 @@ def resolve(colour: Tensor, depth: Tensor, far_m: float, side: int) -> Tensor:
         [4, side, side] premultiplied colour and coverage.
     """
     mean = torch.empty(4, side, side)
-    _library().hiface_resolve(colour.data_ptr(), depth.data_ptr(), far_m, side, mean.data_ptr())
+    loaded_library().hiface_resolve(colour.data_ptr(), depth.data_ptr(), far_m, side, mean.data_ptr())
     return mean

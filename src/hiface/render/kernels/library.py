@@ -103,6 +103,13 @@ def packaged_library() -> ctypes.CDLL | None:
     return None
 
 
+def loaded_library() -> ctypes.CDLL:
+    """The library, for callers that know that it is there (`has_library`)."""
+    library = packaged_library()
+    assert library is not None
+    return library
+
+
 def has_library() -> bool:
     """Whether the compiled library is there and loads."""
     return packaged_library() is not None

@@ -12,16 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hiface.render.kernels.library import packaged_library
+from hiface.render.kernels.library import loaded_library
 
 MAX_LAMPS = 8
 _MAX_ROWS = 24
-
-
-def _library() -> ctypes.CDLL:
-    library = packaged_library()
-    assert library is not None
-    return library
 
 
 class LightInputs(ctypes.Structure):
@@ -93,7 +87,7 @@ def received(
     pointers = [None if t is None else t.data_ptr() for t in tensors]
     sizes = (len(normals), light[0].shape[1], len(light[2]), out[0].shape[1], out[1])
     inputs = LightInputs(*pointers, *sizes, 0.0 if shadows is None else shadows.blend, *wrap)
-    _library().hiface_received(ctypes.byref(inputs))
+    loaded_library().hiface_received(ctypes.byref(inputs))
 
 
 @dataclass(frozen=True)
@@ -147,13 +141,13 @@ def vertex_normals(verts: Tensor, triangles: Tensor, out: Tensor) -> None:
         out: [V, 3], rows contiguous (columns of a larger table will do); is overwritten.
     """
     sizes = len(verts), triangles.data_ptr(), len(triangles), out.stride(0), out.data_ptr()
-    _library().hiface_vertex_normals(verts.data_ptr(), *sizes)
+    loaded_library().hiface_vertex_normals(verts.data_ptr(), *sizes)
 
 
 def relief_texels(displacement: Tensor) -> Tensor:
     """`hiface.synthetic.relief.relief_maps` of [S, S] contiguous as [S, S, 4], the last channel 0."""
     out = torch.empty(*displacement.shape, 4)
-    _library().hiface_relief_texels(displacement.data_ptr(), len(displacement), out.data_ptr())
+    loaded_library().hiface_relief_texels(displacement.data_ptr(), len(displacement), out.data_ptr())
     return out
 
 
@@ -205,5 +199,5 @@ def shade_skin(
     inputs = SkinInputs(*pointers, *sizes, round(target[1].numel() ** 0.5))
     inputs.inv_focal, inputs.centre, inputs.tooth = inv_focal, centre, look.tooth
     inputs.shine, (inputs.cavity, inputs.cavity_m, inputs.steepest) = look.shine, look.cavity
-    count = _library().hiface_shade_skin(ctypes.byref(inputs))
+    count = loaded_library().hiface_shade_skin(ctypes.byref(inputs))
     return eyes[:count]
