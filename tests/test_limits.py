@@ -74,17 +74,17 @@ def test_tables_agree_with_the_model(tables):
     vertices = MODEL.shape(identity, expression)
     here = tables.person(identity)
     pairs = MODEL.data.pairs["lip_pairs"]
-    lips = here.lips + tables.lips_expression @ expression
-    assert torch.allclose(lips, vertices[pairs[:, 0], 1] - vertices[pairs[:, 1], 1], atol=1e-6)
+    lips = here.lips + tables.lips_expression @ expression.numpy()
+    assert np.allclose(lips, vertices[pairs[:, 0], 1] - vertices[pairs[:, 1], 1], atol=1e-6)
     data = MODEL.data
     for side, name in enumerate(("left", "right")):
         ids = data.triangles[data.triangle_parts == data.part_names.index(f"eye_{name}")].unique()
         centre = MODEL.joints(identity)[data.joint_names.index(f"eye_{name}")]
-        assert torch.allclose(here.centres[side], centre, atol=1e-6)
+        assert np.allclose(here.centres[side], centre, atol=1e-6)
         radius = (vertices[ids] - centre).norm(dim=1).mean()
         assert float(here.radii[side]) == pytest.approx(float(radius), abs=0.1 * MM)
     clearance, _ = here.clearance(torch.zeros(len(NAMES)))
-    every = torch.cdist(here.lids[0], MODEL.shape(identity, torch.zeros(len(NAMES))))
+    every = torch.cdist(torch.from_numpy(here.lids[0]), MODEL.shape(identity, torch.zeros(len(NAMES))))
     assert every.min(dim=1).values.max() < 1e-4 and clearance.shape == (2, tables.lids.shape[1])
     assert tables.lid_gap.min() > 4 * MM and 9 * MM < tables.lid_gap.max() < 10 * MM
 
@@ -126,14 +126,13 @@ def test_faces_stay_within_their_limits(tables, people):
     for person, before, after in zip(people, drawn, held, strict=True):
         here = tables.person(person)
         assert here.clearance(after)[0].min() > -0.25 * MM
-        lips = here.lips + tables.lips_expression @ after - tables.lips
-        assert lips.min() > -1.8 * MM
+        assert here.lips_over(after).min() > -1.8 * MM
         gap = here.lid_gap(after)
         assert gap.min() > -3.3 * MM
         for side in (0, 1):
             if after[tables.blink[side]] >= limits.SHUT:
                 assert gap[side].max() < 0
-        crossing += int((here.lips + tables.lips_expression @ before - tables.lips).min() < -1.8 * MM)
+        crossing += int(here.lips_over(before).min() < -1.8 * MM)
     assert crossing > 3
     assert (held - drawn).abs().mean() < 0.01
 

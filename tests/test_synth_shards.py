@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import tarfile
+import zipfile
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import hiface
 from hiface.cli.main import main
@@ -18,7 +21,16 @@ from hiface.errors import AssetError, OptionError, OutputError
 from hiface.synthetic import lights, shards, stream, streaming, tars
 from hiface.synthetic import sheet as sheets
 from hiface.synthetic.datasets import DataSpec, make_samples, make_spec
-from hiface.synthetic.records import decode_arrays, encode_arrays, sample_arrays, sample_from_arrays
+from hiface.synthetic.records import (
+    decode_arrays,
+    encode_arrays,
+    npz_arrays,
+    npz_bytes,
+    png_bytes,
+    png_pixels,
+    sample_arrays,
+    sample_from_arrays,
+)
 from hiface.training.shard_cache import CACHE_FOLDER, decoded_shard
 from hiface.training.shards import ShardSet
 
@@ -227,6 +239,14 @@ def test_a_cut_shard_cannot_be_trained_on(copy):
     assert not (copy / CACHE_FOLDER).exists()
 
 
+@pytest.mark.parametrize("name", ["image.png", "labels.npz"])
+def test_damaged_samples_are_named_errors(copy, name):
+    _, files = next(tars.read_tar(copy / shards.shard_name(0)))
+    for content in (b"", files[name][:40], files[name][: len(files[name]) // 2], b"no file" * 50):
+        with pytest.raises(AssetError, match="make the data again"):
+            decode_arrays(files | {name: content})
+
+
 def test_bad_tar_files_are_named(tmp_path):
     path = tmp_path / "x.tar"
     path.write_bytes(b"no tar file" * 200)
@@ -304,3 +324,23 @@ def test_streamed_samples_are_those_of_the_shards(made, monkeypatch):
     ahead = stream(size=SIZE, seed=2, start=3, workers=1)
     assert encode_arrays(sample_arrays(next(ahead))) == files["000000003"]
     ahead.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.sampled_from(["grey", "colour", "deep"]), st.integers(0, 99)
+)
+def test_pictures_and_labels_survive_their_files(height, width, kind, seed):
+    rng = np.random.default_rng(seed)
+    shape = (height, width, 3) if kind == "colour" else (height, width)
+    dtype = np.uint16 if kind == "deep" else np.uint8
+    pixels = rng.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    content = png_bytes(pixels)
+    assert np.array_equal(png_pixels(content), pixels) and content == png_bytes(pixels.copy())
+    arrays = {"pixels": pixels.swapaxes(0, 1), "one": np.asarray(seed), "flags": rng.random(height) < 0.5}
+    packed = npz_bytes(arrays)
+    assert packed == npz_bytes(arrays)
+    for name, values in npz_arrays(packed).items():
+        assert np.array_equal(values, arrays[name]) and values.dtype == arrays[name].dtype
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert archive.testzip() is None and archive.namelist() == ["pixels.npy", "one.npy", "flags.npy"]

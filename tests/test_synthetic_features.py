@@ -95,7 +95,7 @@ def test_eyeball_is_dark_below_the_upper_lid_and_in_the_corners(model):
     upper, lower = edges[0, n // 2], edges[1, n // 2]
     corner = edges[:, 0].mean(dim=0)
     points = torch.stack([upper, (upper + lower) / 2, corner]) - lids.eyes_cam[0]
-    outward = torch.nn.functional.normalize(points, dim=1).T
+    outward = torch.nn.functional.normalize(points, dim=1).T.numpy()
     top, middle, inner = lid_shade(lids, 0, outward, 0.8).tolist()
     assert top < 0.4 and middle > 0.85 and inner < 0.75
     assert lid_shade(lids, 0, outward, 0.0)[0] > 0.95

@@ -166,12 +166,10 @@ class MorphableModel(nn.Module):
         Raises:
             ModelFormatError: A name is not one of the model's expressions.
         """
-        vector = torch.zeros(
-            len(self.data.expression_names), dtype=self.template.dtype, device=self.template.device
-        )
+        values = [0.0] * len(self.data.expression_names)
         for name, value in weights.items():
-            vector[self.expression_index(name)] = float(value)
-        return vector
+            values[self.expression_index(name)] = float(value)
+        return torch.tensor(values, dtype=self.template.dtype, device=self.template.device)
 
     def expression_index(self, name: str) -> int:
         """Position of an expression by its exact name.

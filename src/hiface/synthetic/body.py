@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.geometry.normals import vertex_normals
 from hiface.render.kernels.body import BodyLook, shade_body
 from hiface.render.kernels.library import has_library
-from hiface.synthetic.lights import Surroundings, plain_light
+from hiface.synthetic.lights import Surroundings, plain_light, put_normals
 from hiface.synthetic.noise import noise_pool, sample_noise
 from hiface.synthetic.scene import Canvas, Drawn, rows_at
 from hiface.synthetic.shells import ring_triangles
@@ -38,6 +37,10 @@ _RINGS = np.array(
         [-0.600, 0.205, 0.125, -0.090],
     ]
 )
+
+
+_ANGLE = np.arange(_COLUMNS) / _COLUMNS * 2 * math.pi
+_OUTLINE = np.stack([np.sign(along) * np.abs(along) ** 0.85 for along in (np.sin(_ANGLE), np.cos(_ANGLE))])
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,12 @@ def sample_clothes(rng: np.random.Generator) -> Clothes:
 def body_vertices(clothes: Clothes, neck_scale: float) -> Tensor:
     """[48 * rings, 3] vertices in object space, metres; the neck `neck_scale` times as wide as usual."""
     rng = np.random.default_rng(clothes.seed)
-    angle = np.arange(_COLUMNS) / _COLUMNS * 2 * math.pi
     rings = _RINGS.copy()
     blend = np.clip((np.arange(len(rings)) - 1) / 3, 0, 1)
     rings[:, 1] *= (1 - blend) * neck_scale + blend * clothes.width
     rings[:, 2] *= (1 - blend) * neck_scale + blend
     rings[0, 0] += clothes.collar
-    power = 0.85
-    x = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power
-    z = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power
+    x, z = _OUTLINE
     folds = rng.normal(0, 0.012, (_COLUMNS, len(rings))) * np.clip(blend, 0.1, 1)
     swell = 1 + folds
     px = x[:, None] * rings[None, :, 1] * swell
@@ -188,12 +188,13 @@ def draw_body(
     """
     triangles = ring_triangles(_COLUMNS, len(_RINGS))
     skin_colour, lights = look
-    light = plain_light(vertex_normals(verts_cam, triangles), lights)
-    under_chin = 1.0 - 0.4 * ((verts_object[:, 1] + 0.21) / 0.08).clamp(0, 1)
     front = canvas.front(verts_cam, triangles, K)
     if front is None:
         return
     attributes = torch.zeros(len(verts_cam), 8)
+    put_normals(attributes, verts_cam, triangles)
+    light = plain_light(attributes[:, 3:6], lights)
+    under_chin = 1.0 - 0.4 * ((verts_object[:, 1] + 0.21) / 0.08).clamp(0, 1)
     attributes[:, :3], attributes[:, 3:6] = (light * under_chin).T, verts_object
     body = look_of(clothes, skin_colour)
     if has_library():

@@ -148,15 +148,16 @@ def frame_camera(view: View, landmarks_head: Tensor, T_head_object: Tensor, size
     Returns:
         Camera; `T_cam_object` is such that the head, bent neck included, stands as the view says.
     """
-    centre = landmarks_head.mean(dim=0)
-    direction = torch.tensor([view.offset[0], view.offset[1], 1.0])
-    T_cam_head = torch.eye(4)
-    T_cam_head[:3, :3] = view.R_cam_head
-    T_cam_head[:3, 3] = direction * view.distance_m - view.R_cam_head @ centre
-    cam = landmarks_head @ view.R_cam_head.T + T_cam_head[:3, 3]
+    points, R = landmarks_head.numpy().astype(np.float64), view.R_cam_head.numpy().astype(np.float64)
+    T_cam_head = np.eye(4)
+    T_cam_head[:3, :3] = R
+    T_cam_head[:3, 3] = np.array([*view.offset, 1.0]) * view.distance_m - R @ points.mean(axis=0)
+    cam = points @ R.T + T_cam_head[:3, 3]
     flat = cam[:, :2] / cam[:, 2:]
-    low, high = flat.min(dim=0).values, flat.max(dim=0).values
+    low, high = flat.min(axis=0), flat.max(axis=0)
     focal = view.box_share * size / float((high - low).max())
-    centre_px = torch.tensor(view.box_centre) * size - focal * (low + high) / 2
-    T_cam_object = T_cam_head @ torch.linalg.inv(T_head_object)
-    return Camera.from_pose(T_cam_object[:3, :3], T_cam_object[:3, 3], focal, size, size, centre_px)
+    centre = np.array(view.box_centre) * size - focal * (low + high) / 2
+    K = np.array([[focal, 0.0, centre[0]], [0.0, focal, centre[1]], [0.0, 0.0, 1.0]])
+    T_cam_object = T_cam_head @ np.linalg.inv(T_head_object.numpy().astype(np.float64))
+    K, T_cam_object = K.astype(np.float32), T_cam_object.astype(np.float32)
+    return Camera(torch.from_numpy(K), torch.from_numpy(T_cam_object), size, size)

@@ -38,7 +38,7 @@ from hiface.synthetic.head import HeadPose, draw_head, set_back_m
 from hiface.synthetic.lights import Surroundings
 from hiface.synthetic.occluders import draw_occluder
 from hiface.synthetic.people import Person
-from hiface.synthetic.posing import rest_of, rotation
+from hiface.synthetic.posing import rest_of, rotation, rotation_array
 from hiface.synthetic.scene import Canvas
 from hiface.synthetic.shells import CENTRE_M, skull_table
 from hiface.types import FaceParams
@@ -115,6 +115,7 @@ class Composed:
     """A drawn person.
 
     Attributes:
+        verts_cam: [V, 3] metres.
         colour: [3, S, S] premultiplied linear.
         alpha: [S, S] 0..1.
         label: [S, S] uint8.
@@ -127,6 +128,7 @@ class Composed:
         subpixels: Sub-pixels n per pixel along one side.
     """
 
+    verts_cam: Tensor
     colour: Tensor
     alpha: Tensor
     label: Tensor
@@ -144,7 +146,7 @@ class Composed:
         Returns:
             Linear colour [3, S, S], coverage [S, S], label [S, S] uint8.
         """
-        colour = self.colour + (1 - self.alpha) * background
+        colour = torch.addcmul(self.colour, 1 - self.alpha, background)
         own = np.random.default_rng(int(rng.integers(2**62)))
         if not self.occluder:
             return colour, self.alpha, self.label
@@ -163,11 +165,10 @@ def _eyes_rest(model: MorphableModel, picture: Picture) -> Tensor:
 def _eye_frames(model: MorphableModel, picture: Picture) -> tuple[Tensor, Tensor]:
     """Centres [2, 3] and rotations [2, 3, 3] of the eyeballs in camera space, left first."""
     names = model.data.joint_names
-    index = [names.index("eye_left"), names.index("eye_right")]
-    rest = _eyes_rest(model, picture)
-    T = picture.T_cam_head
-    local = torch.stack([rotation(vector) for vector in picture.params.pose[index]])
-    return rest @ T[:3, :3].T + T[:3, 3], T[:3, :3] @ local
+    pose, T = picture.params.pose.tolist(), picture.T_cam_head.numpy()
+    local = np.stack([rotation_array(pose[names.index(name)]) for name in ("eye_left", "eye_right")])
+    centres = _eyes_rest(model, picture).numpy() @ T[:3, :3].T + T[:3, 3]
+    return torch.from_numpy(centres), torch.from_numpy(T[:3, :3] @ local)
 
 
 @cached_per_tensor
@@ -180,15 +181,14 @@ def _body(model: MorphableModel, picture: Picture, clothes: Clothes) -> tuple[Te
     """Body vertices in rest object space and in camera space, and the direction down, camera axes."""
     template = model.data.template
     ring = _neck(template)
-    now, rest = picture.vertices[ring], template[ring]
-    scale = float((now[:, 0].abs().max() / rest[:, 0].abs().max()).clamp(0.8, 1.4))
-    shift = now.mean(dim=0) - rest.mean(dim=0)
+    now, rest = picture.vertices[ring].numpy(), template[ring].numpy()
+    scale = float((np.abs(now[:, 0]).max() / np.abs(rest[:, 0]).max()).clip(0.8, 1.4))
+    shift = now.mean(axis=0) - rest.mean(axis=0)
     verts = body_vertices(clothes, scale)
-    pivot = torch.tensor(_NECK_PIVOT)
-    R = rotation(picture.body_turn)
-    placed = (verts - pivot) @ R.T + pivot + shift
-    down = picture.params.camera.R @ R @ torch.tensor([0.0, -1.0, 0.0])
-    return verts, picture.params.camera.to_cam(placed), down
+    pivot, R = np.array(_NECK_PIVOT, dtype=np.float32), rotation(picture.body_turn).numpy()
+    placed = (verts.numpy() - pivot) @ R.T + (pivot + shift)
+    down = picture.params.camera.R @ torch.from_numpy(-R[:, 1])
+    return verts, picture.params.camera.to_cam(torch.from_numpy(placed)), down
 
 
 @cached_per_tensor
@@ -222,14 +222,25 @@ def temple_vertices(model: MorphableModel) -> Tensor:
 
 
 def skin_colour_of(model: MorphableModel, texture: Tensor) -> Tensor:
-    """[3] linear colour of the cheeks of a texture [3, h, w]."""
+    """[3] linear colour of the cheeks of a texture [3, h, w]; remembered as long as the texture lives."""
+    return _cheek_colour(texture, model)
+
+
+@cached_per_tensor
+def _cheek_colour(texture: Tensor, model: MorphableModel) -> Tensor:
     return sample_texture(texture, _cheek_uv(model.data.template, model)).mean(dim=0)
+
+
+def _has_anything_around(person: Person, wardrobe: Wardrobe) -> bool:
+    worn = (wardrobe.glasses, wardrobe.hat, wardrobe.mask, wardrobe.scarf)
+    bearded = person.beard.kind != "none" and person.beard.length > 0
+    return bearded or person.hair.kind != "bald" or any(thing is not None for thing in worn)
 
 
 def _draw_around(
     canvas: Canvas, model: MorphableModel, person: Person, wardrobe: Wardrobe, verts_cam: Tensor, stand: Stand
 ) -> None:
-    """Beard, hair, scarf, mask and hat, in this order."""
+    """Beard, hair, scarf, mask and hat, in this order, and their shade on what lies next to them."""
     if wardrobe.mask is None:
         draw_beard(canvas, person.beard, model, verts_cam, stand)
     if not (wardrobe.hat is not None and wardrobe.hat.kind in COVERING):
@@ -240,6 +251,18 @@ def _draw_around(
         draw_face_mask(canvas, wardrobe.mask, model, verts_cam, stand)
     if wardrobe.hat is not None:
         draw_hat(canvas, wardrobe.hat, stand)
+    reach = round(0.012 * float(stand.K[0, 0]) / float(stand.centre_cam[2])) + 4
+    label = canvas.label.numpy()
+    canvas.contact_shadow(torch.from_numpy((label == LABEL_HAIR) | (label == LABEL_ACCESSORY)), 0.6, reach)
+
+
+def _put_on_glasses(
+    canvas: Canvas, model: MorphableModel, picture: Picture, glasses: Glasses, stand: Stand
+) -> None:
+    T_rest = torch.linalg.solve(picture.params.camera.T_cam_object, picture.T_cam_head)
+    rest = (picture.vertices - T_rest[:3, 3]) @ T_rest[:3, :3]
+    half_width = float(rest[temple_vertices(model), 0].abs().max())
+    draw_glasses(canvas, glasses, _eyes_rest(model, picture), half_width, stand, picture.T_cam_head)
 
 
 def compose(
@@ -267,44 +290,35 @@ def compose(
     """
     canvas = Canvas(size * subpixels)
     camera = picture.params.camera
-    T_rest = torch.linalg.solve(camera.T_cam_object, picture.T_cam_head)
-    K = torch.diag(torch.tensor([float(subpixels), float(subpixels), 1.0])) @ camera.K
+    K = camera.K * torch.tensor([[float(subpixels)], [float(subpixels)], [1.0]])
     verts_cam = camera.to_cam(picture.vertices)
     eyes, gaze = _eye_frames(model, picture)
     lids = _lids(model, picture, verts_cam, eyes)
-    opened = picture.jaw_open, picture.lips_apart
+    opened, R = (picture.jaw_open, picture.lips_apart), picture.T_cam_head[:3, :3]
     deeper = set_back_m(model, picture.params.expression)
-    R = picture.T_cam_head[:3, :3]
     pose = HeadPose(verts_cam, K, R, eyes, gaze, *opened, lids, picture.displacement, deeper)
     head_depth = draw_head(canvas, model, pose, person, texture, picture.lights)
     skin_albedo = skin_colour_of(model, texture)
     verts_body, body_cam, down = _body(model, picture, wardrobe.clothes)
     draw_body(canvas, wardrobe.clothes, verts_body, body_cam, K, (skin_albedo, picture.lights))
-    centre = torch.tensor(CENTRE_M) @ picture.T_cam_head[:3, :3].T + picture.T_cam_head[:3, 3]
-    skull = skull_table(model).points(verts_cam)
-    stand = Stand(skull, centre, down, K, picture.lights, picture.T_cam_head[:3, :3])
-    _draw_around(canvas, model, person, wardrobe, verts_cam, stand)
-    reach = round(0.012 * float(K[0, 0]) / float(centre[2])) + 4
-    canvas.contact_shadow((canvas.label == LABEL_HAIR) | (canvas.label == LABEL_ACCESSORY), 0.6, reach)
+    stand: Stand | None = None
+    if _has_anything_around(person, wardrobe):
+        centre = torch.tensor(CENTRE_M) @ R.T + picture.T_cam_head[:3, 3]
+        stand = Stand(skull_table(model).points(verts_cam), centre, down, K, picture.lights, R)
+        _draw_around(canvas, model, person, wardrobe, verts_cam, stand)
     if lids is not None:
         draw_lashes(canvas, lids, person.features.lashes, K, picture.lights)
-    if wardrobe.glasses is not None:
-        rest = (picture.vertices - T_rest[:3, 3]) @ T_rest[:3, :3]
-        half_width = float(rest[temple_vertices(model), 0].abs().max())
-        draw_glasses(
-            canvas, wardrobe.glasses, _eyes_rest(model, picture), half_width, stand, picture.T_cam_head
-        )
-    colour, alpha, label = canvas.resolve(subpixels)
-    points = camera.cam_to_px(model.landmarks("ibug68", verts_cam))
-    low, high = points.min(dim=0).values, points.max(dim=0).values
-    side = size * subpixels
+    if stand is not None and wardrobe.glasses is not None:
+        _put_on_glasses(canvas, model, picture, wardrobe.glasses, stand)
+    points = camera.cam_to_px(model.landmarks("ibug68", verts_cam)).numpy()
+    low, high = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    square = (size * subpixels, size * subpixels)
     return Composed(
-        colour,
-        alpha,
-        label,
-        canvas.depth.reshape(side, side),
-        head_depth.reshape(side, side),
-        (float(low[0]), float(low[1]), float(high[0]), float(high[1])),
+        verts_cam,
+        *canvas.resolve(subpixels),
+        canvas.depth.reshape(square),
+        head_depth.reshape(square),
+        (*low, *high),
         skin_albedo,
         picture.params.light,
         wardrobe.occluder,

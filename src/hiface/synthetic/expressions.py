@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hiface.assets import load_json_asset
-from hiface.synthetic.limits import exclude
+from hiface.synthetic.limits import exclude_values, rule_names
 
 SIDES = ("Left", "Right")
 _GAZE_YAW, _GAZE_UP, _GAZE_DOWN = 0.55, 0.36, 0.42  # how far eyes turn, radians
@@ -69,11 +69,21 @@ def mix_groups() -> tuple[str, ...]:
     return tuple(_library()["groups"])
 
 
-def _choose(shares: dict[str, float], rng: np.random.Generator) -> str:
-    """One of the names; draws one number."""
-    names, weights = list(shares), np.array(list(shares.values()))
-    index = np.searchsorted(np.cumsum(weights) / weights.sum(), rng.random(), side="right")
-    return names[min(int(index), len(names) - 1)]
+@cache
+def _lots(kind: str) -> tuple[list[str], np.ndarray]:
+    """What is drawn by lot, and the upper ends of its shares: "groups", "eyes", or the mixes of a group."""
+    if kind in ("groups", "eyes"):
+        shares: dict[str, float] = _library()[kind]
+    else:
+        shares = {name: _mixes()[name]["weight"] for name in mix_names(kind)}
+    weights = np.array(list(shares.values()))
+    return list(shares), np.cumsum(weights) / weights.sum()
+
+
+def _choose(kind: str, rng: np.random.Generator) -> str:
+    """One of the names of `_lots`; draws one number."""
+    names, ends = _lots(kind)
+    return names[min(int(ends.searchsorted(rng.random(), side="right")), len(names) - 1)]
 
 
 def sample_plan(rng: np.random.Generator) -> Plan:
@@ -85,16 +95,14 @@ def sample_plan(rng: np.random.Generator) -> Plan:
     Returns:
         Plan; a second mix for a third of speech (sounds run into each other) and emotions.
     """
-    group = _choose(_library()["groups"], rng)
-    eyes = _choose(_library()["eyes"], rng)
+    group, eyes = _choose("groups", rng), _choose("eyes", rng)
     both, second = rng.random() < 0.33, rng.random()
-    pool = {name: _mixes()[name]["weight"] for name in mix_names(group)}
-    if not pool:
+    if not _lots(group)[0]:
         return Plan(group, (), eyes)
-    mixes = [_choose(pool, rng)]
+    mixes = [_choose(group, rng)]
     if both and group in ("speech", "emotion"):
         other = "speech" if group == "speech" or second < 0.4 else "emotion"
-        mixes.append(_choose({name: _mixes()[name]["weight"] for name in mix_names(other)}, rng))
+        mixes.append(_choose(other, rng))
     return Plan(group, tuple(mixes), eyes)
 
 
@@ -197,9 +205,10 @@ def sample_expression(names: tuple[str, ...], rng: np.random.Generator) -> dict[
 
 def limit_expression(values: dict[str, float]) -> dict[str, float]:
     """Clamps values to 0..1 and keeps shapes apart that exclude each other (`limits.exclude`)."""
-    names = tuple(values)
-    out = exclude(torch.tensor(list(values.values()), dtype=torch.float64), names)
-    return dict(zip(names, out.tolist(), strict=True))
+    names = rule_names()  # always the same ones; a shape that is not there is as good as one that is off
+    held = exclude_values(np.array([values.get(name, 0.0) for name in names]), names).tolist()
+    out = {name: min(max(float(value), 0.0), 1.0) for name, value in values.items()}
+    return out | {name: value for name, value in zip(names, held, strict=True) if name in values}
 
 
 def lips_apart(values: dict[str, float]) -> float:

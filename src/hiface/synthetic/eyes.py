@@ -74,31 +74,31 @@ class Lids:
         return (gap @ self.up_cam / _OPEN_M).clamp(0, 1)
 
 
-def lid_shade(lids: Lids, eye: int, outward: Tensor, strength: float) -> Tensor:
+def lid_shade(lids: Lids, eye: int, outward: np.ndarray, strength: float) -> np.ndarray:
     """Factor on the light of eyeball fragments: dark under the upper lid and in the corners.
 
     Args:
         lids: Edges of the lids.
         eye: 0 left, 1 right.
-        outward: [3, P] unit vectors from the eye's centre, camera axes.
+        outward: [3, P] float32 unit vectors from the eye's centre, camera axes.
         strength: 0..1.
 
     Returns:
         [P] 0..1.
     """
-    side = lids.own_left_cam if eye == 0 else -lids.own_left_cam
-    edges = lids.edges_cam[eye] - lids.eyes_cam[eye]
-    radius = float(edges.norm(dim=-1).mean())
-    axes = torch.stack([side, lids.up_cam])
-    x, y = ((edges @ axes.T).numpy()[..., i] for i in (0, 1))
-    fx, fy = (axes @ outward * radius).numpy()
-    upper = np.interp(fx, x[0], y[0])
-    lower = np.interp(fx, x[1], y[1])
-    below = np.maximum(upper - fy, 0.0)
+    sign = np.float32(1 if eye == 0 else -1)
+    edges = (lids.edges_cam[eye] - lids.eyes_cam[eye]).numpy()
+    radius = np.sqrt((edges * edges).sum(axis=-1)).mean()
+    axes = np.stack([sign * lids.own_left_cam.numpy(), lids.up_cam.numpy()])
+    x, y = np.moveaxis(edges @ axes.T, -1, 0)
+    fx, fy = axes @ outward * radius
+    below = np.interp(fx, x[0], y[0]).astype(np.float32) - fy
+    above = fy - np.interp(fx, x[1], y[1]).astype(np.float32)
     ends = np.minimum(fx - x[0, 0], x[0, -1] - fx)
-    shade = strength * np.exp(-((below / _SHADE_M) ** 2)) + 0.30 * np.exp(-np.maximum(fy - lower, 0) / 0.0012)
-    shade += 0.40 * np.exp(-np.maximum(ends, 0) / _CORNER_M)
-    return torch.from_numpy(np.clip(1.0 - shade, 0.12, 1.0).astype(np.float32))
+    shade = np.float32(strength) * np.exp(-((np.maximum(below, 0) / _SHADE_M) ** 2))
+    shade += np.float32(0.30) * np.exp(np.maximum(above, 0) / np.float32(-0.0012))
+    shade += np.float32(0.40) * np.exp(np.maximum(ends, 0) / np.float32(-_CORNER_M))
+    return np.minimum(np.maximum(1 - shade, np.float32(0.12)), np.float32(1))
 
 
 def _finer(line: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def _large_labels(
     if "maps" in groups:
         out |= surface_maps(model, shot.picture, composed, segmentation, shot.sitter.texture)
     if "vertices" in groups:
-        out["vertices"] = shot.picture.params.camera.to_cam(shot.picture.vertices)
+        out["vertices"] = composed.verts_cam
     if "displacement" in groups:
         out |= _displacements(shot)
     return out

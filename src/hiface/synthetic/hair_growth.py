@@ -15,6 +15,7 @@ import numpy as np
 from hiface.synthetic.hair_styles import CUTS, HairStyle, hairline
 from hiface.synthetic.shells import CENTRE_M, MAX_POLAR
 
+_ROOM_M = 0.010  # between the trunk and hair that lies on it
 _TRUNK = np.array(  # height, half width, half depth and centre in z of neck and shoulders, metres
     [
         [-0.10, 0.062, 0.060, -0.090],
@@ -165,7 +166,8 @@ def keep_out_of_trunk(points: np.ndarray) -> None:
     if not len(low):
         return
     rows = [np.interp(-y[low], -_TRUNK[:, 0], _TRUNK[:, i]) for i in (1, 2, 3)]
-    width, depth, centre = (row.astype(np.float32) + 0.010 for row in rows)
+    width, depth, centre = (row.astype(np.float32) for row in rows)
+    width, depth = width + _ROOM_M, depth + _ROOM_M
     x, z = points[low, 0], points[low, 2] + CENTRE_M[2] - centre
     size = np.sqrt((x / width) ** 2 + (z / depth) ** 2).clip(1e-3, None)
     neck = y[low] > -0.15

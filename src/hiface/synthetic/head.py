@@ -123,8 +123,16 @@ def set_back_m(model: MorphableModel, expression: Tensor) -> Tensor:
     if "tongueOut" not in data.expression_names or "tongue" not in data.part_names:
         return deeper
     out = float(expression[data.expression_names.index("tongueOut")])
-    tongue = data.triangles[data.triangle_parts == data.part_names.index("tongue")]
-    return deeper.index_fill(0, tongue.reshape(-1), _DEEPER_M["tongue"] * max(0.0, 1.0 - 1.25 * out))
+    return deeper.index_fill(
+        0, _tongue(data.template, model), _DEEPER_M["tongue"] * max(0.0, 1.0 - 1.25 * out)
+    )
+
+
+@cached_per_tensor
+def _tongue(_: Tensor, model: MorphableModel) -> Tensor:
+    """Vertices of the tongue."""
+    data = model.data
+    return data.triangles[data.triangle_parts == data.part_names.index("tongue")].unique()
 
 
 def _teeth(model: MorphableModel, mean: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -246,14 +254,14 @@ class HeadPose:
 
 def _eye_albedo(drawn: Drawn, pose: HeadPose, person: Person, tables: HeadTables) -> tuple[Tensor, Tensor]:
     """Albedo [3, Q] and the cornea's normals [3, Q] of fragments of both eyes."""
-    side = tables.eye_side.index_select(0, drawn.triangle)
-    colour, normals = torch.zeros(3, len(side)), torch.zeros(3, len(side))
+    side = tables.eye_side.numpy()[drawn.triangle.numpy()]
+    colour, normals = np.zeros((2, 3, len(side)), dtype=np.float32)
     for i in (0, 1):
-        where = (side == i).nonzero().reshape(-1)
-        if where.numel():
+        (where,) = (side == i).nonzero()
+        if len(where):
             eye = Eyeball(i, pose.eyes_cam[i], pose.gaze_cam[i], tables.iris_axis[i], tables.iris_rad)
             colour[:, where], normals[:, where] = eye_surface(drawn, where, eye, pose.K, person, pose.lids)
-    return colour, normals
+    return torch.from_numpy(colour), torch.from_numpy(normals)
 
 
 def _draw_eyes(

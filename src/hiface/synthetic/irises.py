@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hiface.synthetic.eyes import Lids, lid_shade
@@ -50,25 +49,25 @@ def _within(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def eye_surface(
-    drawn: Drawn, where: Tensor, eye: Eyeball, K: Tensor, person: Person, lids: Lids | None
-) -> tuple[Tensor, Tensor]:
+    drawn: Drawn, where: np.ndarray, eye: Eyeball, K: Tensor, person: Person, lids: Lids | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Surface of an eyeball.
 
     Args:
         drawn: Fragments.
-        where: [Q] int64, those of this eye.
+        where: [Q] int64 those of this eye.
         eye: The eyeball.
         K: [3, 3] intrinsics in sub-pixels.
         person: Whose eye.
         lids: Edges of the lids, or None.
 
     Returns:
-        Albedo [3, Q] and the cornea's unit normals [3, Q], camera axes.
+        Albedo [3, Q] and the cornea's unit normals [3, Q], camera axes, float32.
     """
-    pixel, z = drawn.pixel[where].numpy(), drawn.z[where].numpy()
+    pixel, z = drawn.pixel.numpy()[where], drawn.z.numpy()[where]
     (fx, _, cx), (_, fy, cy), _ = K.tolist()
     row = pixel // drawn.size
-    x, y = (pixel - row * drawn.size + 0.5 - cx) / fx, (row + 0.5 - cy) / fy
+    x, y = (pixel - row * drawn.size + (0.5 - cx)) / fx, (row + (0.5 - cy)) / fy
     cam = np.stack([x * z, y * z, z]).astype(np.float32)
     outward = _unit(cam - eye.centre_cam.numpy()[:, None])
     gaze, axis = eye.gaze_cam.numpy(), eye.iris_axis.numpy()
@@ -77,10 +76,9 @@ def eye_surface(
     around = np.arctan2(local[1] - axis[1], local[0] - axis[0]) / np.float32(2 * math.pi)
     colour = _painted(angle, around, noise_pool("curl")[eye.side].numpy(), person)
     if lids is not None:
-        outward_cam = torch.from_numpy(outward)
-        colour *= lid_shade(lids, eye.side, outward_cam, person.features.lid_shade).numpy()
-    normals = _unit(outward - _BULGE * (gaze @ axis)[:, None] * (angle < _CORNEA))
-    return torch.from_numpy(colour.astype(np.float32)), torch.from_numpy(normals.astype(np.float32))
+        colour *= lid_shade(lids, eye.side, outward, person.features.lid_shade)
+    normals = _unit(outward - np.float32(_BULGE) * (gaze @ axis)[:, None] * (angle < _CORNEA))
+    return colour.astype(np.float32, copy=False), normals
 
 
 def _painted(angle: np.ndarray, around: np.ndarray, tile: np.ndarray, person: Person) -> np.ndarray:

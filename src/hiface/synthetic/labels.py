@@ -71,7 +71,7 @@ def label_points(
         The fields of `SyntheticSample` that speak of points, by name.
     """
     camera = picture.params.camera
-    verts_cam = camera.to_cam(picture.vertices)
+    verts_cam = composed.verts_cam
     has_iris = "iris" in model.data.landmark_sets
     iris = model.landmarks_cam("iris", verts_cam) if has_iris else _eye_points(model, picture)
     sets = [model.landmarks_cam("ibug68", verts_cam), model.landmarks_cam("dense", verts_cam), iris]

@@ -75,29 +75,36 @@ class Surroundings:
 
     def radiance(self, directions_cam: Tensor) -> Tensor:
         """Colour [N, 3] of the light that comes from `directions_cam` [N, 3]."""
-        up = -directions_cam[:, 1:2]
-        gradient = torch.from_numpy(self.gradient)
-        colour = (
-            torch.from_numpy(self.ambient) + up.clamp_min(0) * gradient[0] + (-up).clamp_min(0) * gradient[1]
-        )
-        closeness = directions_cam @ torch.from_numpy(self.lobe_directions).T - 1
-        return colour + (closeness * torch.from_numpy(self.lobe_sharpness)).exp() @ torch.from_numpy(
-            self.lobe_colours
-        )
+        directions = directions_cam.numpy()
+        up = -directions[:, 1:2]
+        colour = self.ambient + np.maximum(up, 0) * self.gradient[0] + np.maximum(-up, 0) * self.gradient[1]
+        if self.lobe_colours.any():
+            closeness = directions @ self.lobe_directions.T - 1
+            colour = colour + np.exp(closeness * self.lobe_sharpness) @ self.lobe_colours
+        return torch.from_numpy(colour)
 
     def scaled(self, factor: float) -> Surroundings:
         """The same light, `factor` times as strong."""
-        return Surroundings(
+        out = Surroundings(
             self.ambient * np.float32(factor),
             self.gradient * np.float32(factor),
             self.lobe_directions,
             self.lobe_colours * np.float32(factor),
             self.lobe_sharpness,
         )
+        out.__dict__["_sh_light"] = self._sh_light * factor  # light is linear
+        return out
 
     def sh_light(self) -> Tensor:
         """[9, 3] spherical-harmonics light in camera axes, cosine lobe included, shadows not."""
         return self._sh_light
+
+    @cached_property
+    def around(self) -> tuple[Tensor, Tensor]:
+        """Directions of `sphere_directions` [3, 96] and what comes from each, [3, 96] colour times 4 / 96."""
+        directions = sphere_directions()
+        radiance = self.radiance(directions) * (4.0 / N_DIRECTIONS)
+        return directions.T.contiguous(), radiance.T.contiguous()
 
     @cached_property
     def _sh_light(self) -> Tensor:
@@ -304,9 +311,9 @@ def _receive(
     wanted: Tensor | None,
 ) -> None:
     directions = sphere_directions() @ R.T
-    radiance = surroundings.radiance(directions).T * (4.0 / N_DIRECTIONS)
-    radiance = radiance / torch.tensor([[1 + _WRAP[0]], [1 + _WRAP[1]], [1 + _WRAP[1]]])
-    light = directions.T.contiguous(), radiance.contiguous(), _lamp_weights(surroundings, R, out[1])
+    share = [4.0 / N_DIRECTIONS / (1 + wrap) for wrap in (_WRAP[0], _WRAP[1], _WRAP[1])]
+    radiance = surroundings.radiance(directions) * torch.tensor(share)
+    light = directions.T.contiguous(), radiance.T.contiguous(), _lamp_weights(surroundings, R, out[1])
     kernels.received(normals_cam, shadows, light, _WRAP, (out[0], 6), wanted)
 
 
@@ -352,11 +359,10 @@ def light_vertices(
 
 def plain_light(normals_cam: Tensor, surroundings: Surroundings) -> Tensor:
     """Light on vertices of hair, cloth and the like, [V, 3] unit normals to [3, V], without shadows."""
-    directions = sphere_directions()
-    radiance = surroundings.radiance(directions) * (4.0 / N_DIRECTIONS)
+    directions, radiance = surroundings.around
     if not has_library():
-        return ((normals_cam @ directions.T).clamp_min(0) @ radiance).T
+        return ((normals_cam @ directions).clamp_min(0) @ radiance.T).T
     out = torch.zeros(len(normals_cam), 3)
-    light = directions.T.contiguous(), radiance.T.contiguous(), radiance.new_zeros(0, N_DIRECTIONS)
+    light = directions, radiance, radiance.new_zeros(0, N_DIRECTIONS)
     kernels.received(normals_cam, None, light, (0.0, 0.0), (out, 3))
     return out.T

@@ -43,7 +43,7 @@ _MAY_RISE = ("eyeBlink", "eyeSquint", "jawOpen", "mouthShrugUpper", "mouthLowerD
 
 @dataclass(frozen=True)
 class Limited:
-    """A person's points. Metres, object axes; sides are left, right.
+    """A person's points. Metres, object axes, float32; sides are left, right.
 
     Attributes:
         lids: [2, N, 3] lids of the neutral face.
@@ -55,43 +55,50 @@ class Limited:
         tables: Those of the model.
     """
 
-    lids: Tensor
-    centres: Tensor
-    radii: Tensor
-    gap: Tensor
-    lips: Tensor
-    tongue: Tensor
+    lids: np.ndarray
+    centres: np.ndarray
+    radii: np.ndarray
+    gap: np.ndarray
+    lips: np.ndarray
+    tongue: np.ndarray
     tables: FaceTables
 
-    def clearance(self, expression: Tensor) -> tuple[Tensor, Tensor]:
+    def clearance(self, expression: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Distance of lids from eyeballs [*B, 2, N] in expressions [*B, E], and directions outward."""
-        moved = (expression @ self.tables.lids_expression).unflatten(-1, self.lids.shape)
-        offset = (self.lids - self.centres[:, None]) + moved
-        distance = offset.norm(dim=-1)
+        expression = _plain(expression)
+        moved = expression @ self.tables.lids_expression
+        offset = (self.lids - self.centres[:, None]) + moved.reshape(*expression.shape[:-1], *self.lids.shape)
+        distance = np.sqrt(np.einsum("...c,...c->...", offset, offset))
         return distance - self.radii[:, None], offset / distance[..., None]
 
-    def lid_gap(self, expression: Tensor) -> Tensor:
+    def lid_gap(self, expression: np.ndarray | Tensor) -> np.ndarray:
         """[2, C] heights of the openings between the lids' edges in an expression [E]; negative: overlap."""
-        return self.gap + self.tables.lid_gap_expression @ expression
+        return self.gap + self.tables.lid_gap_expression @ _plain(expression)
 
-    def tongue_height(self, expression: Tensor) -> tuple[float, np.ndarray] | None:
+    def lips_over(self, expression: np.ndarray | Tensor) -> np.ndarray:
+        """[L] heights of the upper above the lower lip in an expression [E], less those of the mean head."""
+        return self.lips + self.tables.lips_expression @ _plain(expression) - self.tables.lips
+
+    def tongue_height(self, expression: np.ndarray | Tensor) -> tuple[float, np.ndarray] | None:
         """Height of the tongue's underside over the lower lip, its derivative [E]; None if it is in."""
         basis = self.tables.tongue_expression
-        points = (self.tongue + torch.einsum("e,emc->mc", expression, basis)).double().numpy()
+        points = self.tongue.astype(np.float64) + np.tensordot(_plain(expression), basis, 1)
         under, lip = points[:-1], points[-1]
         order = under[:, 2].argsort()
         z = under[order, 2]
         if z[-1] < lip[2]:
             return None
         weights = np.array([np.interp(lip[2], z, row) for row in np.eye(len(z))])
-        rows = basis[..., 1].double().numpy()
+        rows = basis[..., 1].astype(np.float64)
         gradient = rows[:, :-1][:, order] @ weights - rows[:, -1]
         return float(weights @ under[order, 1] - lip[1]), gradient
 
 
 @dataclass(frozen=True)
 class FaceTables:
-    """Linear pieces of a model. Metres; sides are left, right; K identity, E expression coefficients.
+    """Linear pieces of a model. Metres, float32; sides are left, right; K identity, E expression numbers.
+
+    They are arrays: small operations cost numpy less than torch.
 
     Attributes:
         lids: [2, N, 3] outside of the lids on the mean head.
@@ -114,52 +121,55 @@ class FaceTables:
         may_rise: [E] bool, shapes that may grow too.
     """
 
-    lids: Tensor
-    lids_identity: Tensor
-    lids_expression: Tensor
-    eyes: Tensor
-    eyes_identity: Tensor
-    lid_gap: Tensor
-    lid_gap_identity: Tensor
-    lid_gap_expression: Tensor
-    lips: Tensor
-    lips_identity: Tensor
-    lips_expression: Tensor
-    tongue: Tensor
-    tongue_identity: Tensor
-    tongue_expression: Tensor
+    lids: np.ndarray
+    lids_identity: np.ndarray
+    lids_expression: np.ndarray
+    eyes: np.ndarray
+    eyes_identity: np.ndarray
+    lid_gap: np.ndarray
+    lid_gap_identity: np.ndarray
+    lid_gap_expression: np.ndarray
+    lips: np.ndarray
+    lips_identity: np.ndarray
+    lips_expression: np.ndarray
+    tongue: np.ndarray
+    tongue_identity: np.ndarray
+    tongue_expression: np.ndarray
     blink: tuple[int, int]
     tongue_out: int
     loose: np.ndarray
     may_rise: np.ndarray
 
-    def person(self, identity: Tensor) -> Limited:
+    def person(self, identity: np.ndarray | Tensor) -> Limited:
         """The points of a person [k], k <= K."""
-        k = len(identity)
-        identity = identity.to(self.lids)
-        eyes = self.eyes + torch.einsum("k,ksc->sc", identity, self.eyes_identity[:k])
+        identity, k = _plain(identity), len(identity)
+        eyes = self.eyes + np.tensordot(identity, self.eyes_identity[:k], 1)
         return Limited(
             self.lids + (identity @ self.lids_identity[:k]).reshape(self.lids.shape),
             eyes[:, :3],
             eyes[:, 3],
             self.lid_gap + self.lid_gap_identity[..., :k] @ identity,
             self.lips + self.lips_identity[:, :k] @ identity,
-            self.tongue + torch.einsum("k,kmc->mc", identity, self.tongue_identity[:k]),
+            self.tongue + np.tensordot(identity, self.tongue_identity[:k], 1),
             self,
         )
 
-    def clearance_by_expression(self, points: Tensor, outward: Tensor) -> Tensor:
+    def clearance_by_expression(self, points: np.ndarray, outward: np.ndarray) -> np.ndarray:
         """[m, E] derivative of the clearance of lid points (indices [m] into [2 N])."""
         basis = self.lids_expression.reshape(len(self.lids_expression), -1, 3)
-        return torch.einsum("emc,mc->me", basis[:, points], outward.reshape(-1, 3)[points])
+        return np.einsum("emc,mc->me", basis[:, points], outward.reshape(-1, 3)[points])
 
-    def clearance_by_identity(self, points: Tensor, outward: Tensor) -> Tensor:
+    def clearance_by_identity(self, points: np.ndarray, outward: np.ndarray) -> np.ndarray:
         """[m, K] the same by identity, indices [m] into any number of [2 N]; eyeballs move and grow too."""
         n = self.lids.shape[1]
         basis = self.lids_identity.reshape(len(self.lids_identity), -1, 3)[:, points % (2 * n)]
         eye = self.eyes_identity[:, points % (2 * n) // n]
-        moved = torch.einsum("kmc,mc->mk", basis - eye[..., :3], outward.reshape(-1, 3)[points])
+        moved = np.einsum("kmc,mc->mk", basis - eye[..., :3], outward.reshape(-1, 3)[points])
         return moved - eye[..., 3].T
+
+
+def _plain(values: np.ndarray | Tensor) -> np.ndarray:
+    return np.asarray(values, dtype=np.float32)
 
 
 def face_tables(model: MorphableModel) -> FaceTables | None:
@@ -190,25 +200,29 @@ def _tables(template: Tensor, model: MorphableModel) -> FaceTables | None:
     names = data.expression_names
     stems = [next((s for s in _LOOSE if n.startswith(s)), "") for n in names]
     return FaceTables(
-        lids=template[lids],
-        lids_identity=data.identity_basis[:, lids].flatten(1),
-        lids_expression=data.expression_basis[:, lids].flatten(1),
-        eyes=eyes,
-        eyes_identity=eyes_identity,
-        lid_gap=height(template),
-        lid_gap_identity=height(data.identity_basis),
-        lid_gap_expression=height(data.expression_basis),
-        lips=_drop(template, across),
-        lips_identity=_drop(data.identity_basis, across).T,
-        lips_expression=_drop(data.expression_basis, across).T,
-        tongue=template[tongue],
-        tongue_identity=data.identity_basis[:, tongue],
-        tongue_expression=data.expression_basis[:, tongue],
+        lids=_kept(template[lids]),
+        lids_identity=_kept(data.identity_basis[:, lids].flatten(1)),
+        lids_expression=_kept(data.expression_basis[:, lids].flatten(1)),
+        eyes=_kept(eyes),
+        eyes_identity=_kept(eyes_identity),
+        lid_gap=_kept(height(template)),
+        lid_gap_identity=_kept(height(data.identity_basis)),
+        lid_gap_expression=_kept(height(data.expression_basis)),
+        lips=_kept(_drop(template, across)),
+        lips_identity=_kept(_drop(data.identity_basis, across).T),
+        lips_expression=_kept(_drop(data.expression_basis, across).T),
+        tongue=_kept(template[tongue]),
+        tongue_identity=_kept(data.identity_basis[:, tongue]),
+        tongue_expression=_kept(data.expression_basis[:, tongue]),
         blink=(names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")),
         tongue_out=names.index("tongueOut"),
         loose=np.array([_LOOSE.get(stem, 0.0) for stem in stems]),
         may_rise=np.array([name.startswith(_MAY_RISE) for name in names]),
     )
+
+
+def _kept(values: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(values.cpu().numpy(), dtype=np.float32)
 
 
 def _drop(points: Tensor, pairs: Tensor) -> Tensor:

@@ -8,13 +8,16 @@ or an expression beyond a limit is moved to the nearest one within it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hiface.assets import load_json_asset
+from hiface.geometry.constants import cached_per_tensor
 from hiface.morphable import MorphableModel
 from hiface.synthetic.limit_tables import FaceTables, Limited, face_tables
 
@@ -41,20 +44,62 @@ _STATES: tuple[dict[str, float], ...] = (
 Rows = tuple[np.ndarray, np.ndarray]  # A [m, n] and b [m] of A x >= b
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """Rules of `expression_limits.json` as indices into names.
+
+    Attributes:
+        opposite: Two [n] arrays of shapes that cancel.
+        yields: Two [n] arrays: who stays, and who leaves room.
+        at_most: Who, whose value is the most (-1: nobody's), and the factor on it.
+    """
+
+    opposite: np.ndarray
+    yields: np.ndarray
+    at_most: list[tuple[int, int, float]]
+
+
 @cache
-def _rules(
-    names: tuple[str, ...],
-) -> tuple[list[tuple[int, int]], Tensor, Tensor, list[tuple[int, int, float]]]:
-    """Rules of `expression_limits.json` as indices into the names: opposites, who yields to whom, at most."""
-    index, rules = {name: i for i, name in enumerate(names)}, load_json_asset("open/expression_limits.json")
-    opposite = [(index[a], index[b]) for a, b in rules["opposite"] if a in index and b in index]
-    yields = [(index[a], index[b]) for a, b in rules["yields"] if a in index and b in index]
+def _rule_rows() -> dict[str, Any]:
+    return load_json_asset("open/expression_limits.json")
+
+
+@lru_cache(maxsize=64)
+def _rules(names: tuple[str, ...]) -> _Rules:
+    index, rules = {name: i for i, name in enumerate(names)}, _rule_rows()
+
+    def pairs(kind: str) -> np.ndarray:
+        rows = [(index[a], index[b]) for a, b in rules[kind] if a in index and b in index]
+        return np.array(rows, dtype=np.int64).reshape(-1, 2).T
+
     at_most = [(index[a], index.get(b, -1), float(f)) for a, b, f in rules["at_most"] if a in index]
-    first, second = torch.tensor(yields, dtype=torch.int64).reshape(-1, 2).unbind(1)
-    return opposite, first, second, at_most
+    return _Rules(pairs("opposite"), pairs("yields"), at_most)
 
 
-@torch.no_grad()
+@cache
+def rule_names() -> tuple[str, ...]:
+    """Names of the shapes that `exclude` has rules on."""
+    rules = _rule_rows()
+    rows = [row[:2] for kind in ("opposite", "yields", "at_most") for row in rules[kind]]
+    return tuple(sorted({name for row in rows for name in row}))
+
+
+def exclude_values(values: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """`exclude` for an array [*B, E]; the dtype stays."""
+    out, rules = values.clip(0.0, 1.0), _rules(names)
+    first, second = rules.opposite
+    difference = out[..., first] - out[..., second]
+    out[..., first], out[..., second] = np.maximum(difference, 0), np.maximum(-difference, 0)
+    first, second = rules.yields
+    room = 1 - out[..., first]
+    for i, j in enumerate(second.tolist()):
+        out[..., j] = np.minimum(out[..., j], room[..., i])
+    for i, j, factor in rules.at_most:
+        most = factor * out[..., j] if j >= 0 else 0.0
+        out[..., i] = np.minimum(out[..., i], most)
+    return out
+
+
 def exclude(expression: Tensor, names: tuple[str, ...]) -> Tensor:
     """Moves coefficients to where no two shapes are on that a face cannot hold at once.
 
@@ -66,20 +111,9 @@ def exclude(expression: Tensor, names: tuple[str, ...]) -> Tensor:
         names: The E names; rules on names that are not there are left out.
 
     Returns:
-        [*B, E], 0..1.
+        [*B, E], 0..1, without gradient.
     """
-    out = expression.clamp(0.0, 1.0)
-    opposite, first, second, at_most = _rules(names)
-    for i, j in opposite:
-        difference = out[..., i] - out[..., j]
-        out[..., i], out[..., j] = difference.clamp_min(0), (-difference).clamp_min(0)
-    first, second = first.to(out.device), second.to(out.device)
-    room = 1.0 - out[..., first]
-    out = out.scatter_reduce(-1, second.expand(room.shape), room, "amin")
-    for i, j, factor in at_most:
-        most = factor * out[..., j] if j >= 0 else torch.zeros_like(out[..., i])
-        out[..., i] = torch.minimum(out[..., i], most)
-    return out
+    return torch.from_numpy(exclude_values(expression.detach().cpu().numpy(), names)).to(expression.device)
 
 
 def _nearest(
@@ -102,18 +136,19 @@ def _nearest(
         return start
     pull = A * loose
     scale = np.maximum((pull * A).sum(axis=1), 1e-12)
-    multipliers = np.zeros(len(b))
+    multipliers = [0.0] * len(b)
+    limits = list(zip(A, pull, b.tolist(), scale.tolist(), strict=True))
     moved, x = start.copy(), start
     for _ in range(_SWEEPS):
         worst = 0.0
-        for i in range(len(b)):
-            step = max((b[i] - A[i] @ x) / scale[i], -multipliers[i])
+        for i, (row, towards, least, size) in enumerate(limits):
+            step = max((least - float(row.dot(x))) / size, -multipliers[i])
             if step == 0.0:
                 continue
             multipliers[i] += step
-            moved = moved + step * pull[i]
-            x = np.clip(moved, low, high)
-            worst = max(worst, abs(step) * scale[i])
+            moved += step * towards
+            x = np.minimum(np.maximum(moved, low), high)
+            worst = max(worst, abs(step) * size)
         if worst < 0.2 * TOLERANCE_M:
             break
     return x
@@ -139,15 +174,14 @@ def _solve(
     return x
 
 
-def _hardest(values: Tensor, least: float, gradient: Callable[[Tensor], Tensor]) -> Rows | None:
+def _hardest(values: np.ndarray, least: float, gradient: Callable[[np.ndarray], np.ndarray]) -> Rows | None:
     """Gradients and missing parts of those limits `values >= least` that are missed most."""
-    flat = values.reshape(-1)
-    missing = least - flat
-    order = missing.topk(min(_ROWS, len(flat)))
-    chosen = order.indices[order.values > TOLERANCE_M]
+    missing = np.float32(least) - values.reshape(-1)
+    chosen = (missing > TOLERANCE_M).nonzero()[0]
     if len(chosen) == 0:
         return None
-    return gradient(chosen).double().numpy(), missing[chosen].double().numpy()
+    chosen = chosen[np.argsort(-missing[chosen], kind="stable")[:_ROWS]]
+    return gradient(chosen).astype(np.float64), missing[chosen].astype(np.float64)
 
 
 def _stack(parts: list[Rows | None], x: np.ndarray) -> Rows:
@@ -159,17 +193,17 @@ def _stack(parts: list[Rows | None], x: np.ndarray) -> Rows:
     return A, np.concatenate([part[1] for part in real]) + A @ x
 
 
-def _states(model: MorphableModel) -> Tensor:
+@cached_per_tensor
+def _states(_: Tensor, model: MorphableModel) -> np.ndarray:
     """[S, E] expressions whose lids every person must allow."""
     rows = []
     for state in _STATES:
         named = {f"{stem}{side}": value for stem, value in state.items() for side in ("Left", "Right")}
         known = {k: v for k, v in named.items() if k in model.data.expression_names}
         rows.append(model.expression_vector(known))
-    return torch.stack(rows)
+    return torch.stack(rows).cpu().numpy()
 
 
-@torch.no_grad()
 def limit_identity(model: MorphableModel, identity: Tensor) -> Tensor:
     """The nearest person whose face works.
 
@@ -186,18 +220,17 @@ def limit_identity(model: MorphableModel, identity: Tensor) -> Tensor:
     tables = face_tables(model)
     if tables is None:
         return identity
-    states = _states(model)
-    flat = identity.reshape(-1, identity.shape[-1])
-    rows = [_limit_person(tables, states, person) for person in flat]
-    return torch.stack(rows).reshape(identity.shape).to(identity)
+    states = _states(model.data.template, model)
+    flat = identity.detach().cpu().double().reshape(-1, identity.shape[-1]).numpy()
+    rows = np.stack([_limit_person(tables, states, person) for person in flat])
+    return torch.from_numpy(rows).reshape(identity.shape).to(identity)
 
 
-def _limit_person(tables: FaceTables, states: Tensor, person: Tensor) -> Tensor:
+def _limit_person(tables: FaceTables, states: np.ndarray, start: np.ndarray) -> np.ndarray:
     shut = states[2]
 
     def violated(x: np.ndarray) -> Rows:
-        identity = torch.from_numpy(x).to(tables.lids)
-        here = tables.person(identity)
+        here = tables.person(x)
         clearance, outward = here.clearance(states)
         parts = [_hardest(clearance, CLEARANCE_M, lambda i: tables.clearance_by_identity(i, outward))]
         gap = here.lid_gap(shut).reshape(-1)
@@ -206,13 +239,18 @@ def _limit_person(tables: FaceTables, states: Tensor, person: Tensor) -> Tensor:
         parts.append(_hardest(lips, -LIPS_CROSS_M, lambda i: tables.lips_identity[i]))
         return _stack(parts, x)
 
-    start = person.double().numpy()
     bound = np.full(len(start), _FAR_SIGMA)
-    out = _solve(start, np.ones(len(start)), (-bound, bound), violated)
-    return torch.from_numpy(out)
+    return _solve(start, np.ones(len(start)), (-bound, bound), violated)
 
 
-@torch.no_grad()
+@cached_per_tensor
+def _points(identity: Tensor, model: MorphableModel) -> Limited:
+    """A person's points, kept as long as the tensor that says who it is."""
+    tables = face_tables(model)
+    assert tables is not None  # models without are left alone
+    return tables.person(identity.detach().cpu())
+
+
 def limit_face(model: MorphableModel, identity: Tensor, expression: Tensor) -> Tensor:
     """The nearest expression that this person's face can hold.
 
@@ -231,25 +269,28 @@ def limit_face(model: MorphableModel, identity: Tensor, expression: Tensor) -> T
     """
     names = model.data.expression_names
     tables = face_tables(model)
-    expression = exclude(expression, names)
+    held = exclude_values(expression.detach().cpu().numpy(), names)
     if tables is None:
-        return expression
+        return torch.from_numpy(held).to(expression)
     batch = torch.broadcast_shapes(identity.shape[:-1], expression.shape[:-1])
-    people = identity.expand(*batch, -1).reshape(-1, identity.shape[-1])
-    flat = expression.expand(*batch, -1).reshape(-1, len(names))
-    rows = [_limit_face(tables, tables.person(p), e) for p, e in zip(people, flat, strict=True)]
-    return torch.stack(rows).reshape(*batch, -1).to(expression)
+    flat = np.broadcast_to(held, (*batch, len(names))).reshape(-1, len(names))
+    if identity.dim() == 1:
+        people = [_points(identity, model)] * len(flat)
+    else:
+        rows = identity.detach().cpu().expand(*batch, -1).reshape(-1, identity.shape[-1])
+        people = [tables.person(row) for row in rows]
+    out = np.stack([_limit_face(tables, who, e) for who, e in zip(people, flat, strict=True)])
+    return torch.from_numpy(out).reshape(*batch, -1).to(expression)
 
 
-def _limit_face(tables: FaceTables, here: Limited, expression: Tensor) -> Tensor:
-    start = expression.double().numpy()
+def _limit_face(tables: FaceTables, here: Limited, expression: np.ndarray) -> np.ndarray:
+    start = expression.astype(np.float64)
     high = np.where(tables.may_rise, 1.0, start)
 
     def violated(x: np.ndarray) -> Rows:
-        e = torch.from_numpy(x).to(here.lids)
+        e = x.astype(np.float32)
         clearance, outward = here.clearance(e)
-        gap = here.lid_gap(e)
-        lips = here.lips + tables.lips_expression @ e - tables.lips
+        gap, lips = here.lid_gap(e), here.lips_over(e)
         by_gap = tables.lid_gap_expression
         shut = e[list(tables.blink)] >= SHUT - 1e-3
         n = gap.shape[1]
@@ -270,8 +311,8 @@ def _limit_face(tables: FaceTables, here: Limited, expression: Tensor) -> Tensor
     out = _solve(start, tables.loose, box, violated)
     tongue = tables.tongue_out
     if out[tongue] > TONGUE_IN:
-        height = here.tongue_height(torch.from_numpy(out).to(here.lids))
+        height = here.tongue_height(out)
         if height is not None and height[0] < TONGUE_M - 5 * TOLERANCE_M:
             start[tongue] = TONGUE_IN
             out = _solve(start, tables.loose, box, violated)
-    return torch.from_numpy(out)
+    return out

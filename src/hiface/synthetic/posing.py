@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,8 +30,8 @@ class Rest:
 
 @cached_per_tensor
 def _rest(identity: Tensor, model: MorphableModel) -> Rest:
-    shape = model.shape(identity, torch.zeros(len(model.data.expression_names)))
-    return Rest(shape, model.joints(identity))
+    offset = identity @ model.identity_basis[: len(identity)].flatten(1)
+    return Rest(model.template + offset.reshape(-1, 3), model.joints(identity))
 
 
 def rest_of(model: MorphableModel, identity: Tensor) -> Rest:
@@ -40,12 +41,22 @@ def rest_of(model: MorphableModel, identity: Tensor) -> Rest:
 
 def rotation(rotvec: np.ndarray | Tensor) -> Tensor:
     """[3, 3] rotation matrix of a rotation vector [3], radians (Rodrigues)."""
-    vector = np.asarray(rotvec, dtype=np.float64)
-    angle = float(np.sqrt(vector @ vector))
-    x, y, z = vector / max(angle, 1e-12)
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    matrix = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
-    return torch.from_numpy(matrix.astype(np.float32))
+    return torch.from_numpy(rotation_array(rotvec.tolist()))
+
+
+def rotation_array(rotvec: Sequence[float]) -> np.ndarray:
+    """[3, 3] float32, the same for three numbers."""
+    x, y, z = rotvec
+    angle = math.sqrt(x * x + y * y + z * z)
+    size = max(angle, 1e-12)
+    x, y, z = x / size, y / size, z / size
+    s, c = math.sin(angle), 1 - math.cos(angle)
+    rows = [
+        [1 - c * (y * y + z * z), c * x * y - s * z, c * x * z + s * y],
+        [c * x * y + s * z, 1 - c * (x * x + z * z), c * y * z - s * x],
+        [c * x * z - s * y, c * y * z + s * x, 1 - c * (x * x + y * y)],
+    ]
+    return np.array(rows, dtype=np.float32)
 
 
 def joint_matrices(joints: Tensor, pose: Tensor, parents: Sequence[int]) -> Tensor:
@@ -60,10 +71,11 @@ def joint_matrices(joints: Tensor, pose: Tensor, parents: Sequence[int]) -> Tens
         [J, 4, 4] transforms of points bound to the joints.
     """
     at, moved = joints.numpy(), np.tile(np.eye(4, dtype=np.float32), (len(parents), 1, 1))
-    for j, parent in enumerate(parents):
+    for j, (parent, rotvec) in enumerate(zip(parents, pose.tolist(), strict=True)):
         turn = np.eye(4, dtype=np.float32)
-        turn[:3, :3] = rotation(pose[j]).numpy()
-        turn[:3, 3] = at[j] - turn[:3, :3] @ at[j]
+        if any(rotvec):
+            turn[:3, :3] = rotation_array(rotvec)
+            turn[:3, 3] = at[j] - turn[:3, :3] @ at[j]
         moved[j] = turn if parent < 0 else moved[parent] @ turn
     return torch.from_numpy(moved)
 
@@ -84,5 +96,23 @@ def pose_shape(model: MorphableModel, rest: Rest, expression: Tensor, pose: Tens
     basis = model.expression_basis.flatten(1).index_select(0, moved)
     shape = rest.shape + (expression[moved] @ basis).reshape(-1, 3)
     T = joint_matrices(rest.joints, pose, model.data.joint_parents)
-    blended = (model.skin_weights @ T[:, :3].flatten(1)).reshape(-1, 3, 4)
-    return (blended[..., :3] * shape[:, None]).sum(dim=-1) + blended[..., 3], T
+    turned = tuple(j for j, rotvec in enumerate(pose.tolist()) if any(rotvec))
+    ids = _borne(model.skin_weights, tuple(model.data.joint_parents), turned)
+    if 2 * len(ids) > len(shape):
+        return _blend(model.skin_weights, T, shape), T
+    shape[ids] = _blend(model.skin_weights[ids], T, shape[ids])
+    return shape, T
+
+
+def _blend(weights: Tensor, T: Tensor, points: Tensor) -> Tensor:
+    blended = (weights @ T[:, :3].flatten(1)).reshape(-1, 3, 4)
+    return torch.einsum("vij,vj->vi", blended[..., :3], points) + blended[..., 3]
+
+
+@cached_per_tensor
+def _borne(skin_weights: Tensor, parents: tuple[int, ...], turned: tuple[int, ...]) -> Tensor:
+    """Vertices that move if some joints turn."""
+    moving = [j in turned for j in range(len(parents))]
+    for j, parent in enumerate(parents):
+        moving[j] = moving[j] or (parent >= 0 and moving[parent])
+    return (skin_weights[:, moving].abs().sum(dim=1) > 0).nonzero().reshape(-1)

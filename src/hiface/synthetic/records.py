@@ -19,7 +19,11 @@
 from __future__ import annotations
 
 import io
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -39,6 +43,9 @@ _CAMERA = ("K", "T_cam_object")
 _DEPTH_STEP_M = 1e-4
 _DISPLACEMENT_STEP_M, _DISPLACEMENT_ZERO = 1e-7, 32768
 _PNG_LEVEL = 1  # higher levels take two to three times as long for a tenth less
+_PNG_PLAIN, _PNG_UP = 0, 2  # filters of the rows: none, difference to the row above
+_ZIP_LOCAL, _ZIP_CENTRAL, _ZIP_END = "<4s5H3L2H", "<4s6H3L5H2L", "<4s4H2LH"
+_ZIP_VERSION, _ZIP_DATE = 20, 0x21  # the first of January 1980, so that the same arrays give the same bytes
 
 
 def sample_arrays(sample: SyntheticSample) -> dict[str, np.ndarray]:
@@ -93,11 +100,31 @@ def sample_from_arrays(arrays: Mapping[str, np.ndarray]) -> SyntheticSample:
     )
 
 
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def png_bytes(pixels: np.ndarray) -> bytes:
-    """[S, S], [S, S, 3] uint8 or [S, S] uint16 as PNG; the same pixels give the same bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=_PNG_LEVEL)
-    return buffer.getvalue()
+    """[S, S], [S, S, 3] uint8 or [S, S] uint16 as PNG; the same pixels give the same bytes.
+
+    One filter for all rows, and runs instead of a search for repetitions: half the time of choosing a filter
+    for each row, and smaller for what is drawn here.
+    """
+    height, width = pixels.shape[:2]
+    is_map = pixels.ndim == 2 and pixels.dtype == np.uint8
+    rows = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder(">")).view(np.uint8)
+    rows = rows.reshape(height, -1)
+    out = np.empty((height, rows.shape[1] + 1), dtype=np.uint8)
+    out[:, 0] = _PNG_PLAIN if is_map else _PNG_UP
+    out[:, 1:] = rows
+    if not is_map:
+        out[1:, 1:] -= rows[:-1]
+    packer = zlib.compressobj(_PNG_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    packed = packer.compress(out.data) + packer.flush()
+    kind = (8 * pixels.itemsize, 2 if pixels.ndim == 3 else 0)
+    header = struct.pack(">IIBBBBB", width, height, *kind, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*chunk) for chunk in chunks)
 
 
 def png_pixels(content: bytes) -> np.ndarray:
@@ -114,11 +141,34 @@ def npy_bytes(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays as the bytes of a .npz file; the same arrays give the same bytes."""
+@lru_cache(maxsize=256)
+def _npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What a .npy file begins with."""
     buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))  # pyright: ignore[reportArgumentType]
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, described)
     return buffer.getvalue()
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as the bytes of a .npz file; the same arrays give the same bytes.
+
+    A zip archive of stored .npy files, written in one go: `np.savez` takes ten times as long for small
+    arrays.
+    """
+    files, index, offset = [], [], 0
+    for name, values in arrays.items():
+        file_name = f"{name}.npy".encode()
+        content = _npy_header(values.dtype, values.shape) + values.tobytes()
+        sizes = (zlib.crc32(content), len(content), len(content), len(file_name), 0)
+        about = (_ZIP_VERSION, 0, 0, 0, _ZIP_DATE, *sizes)
+        files += [struct.pack(_ZIP_LOCAL, b"PK\3\4", *about), file_name, content]
+        entry = struct.pack(_ZIP_CENTRAL, b"PK\1\2", _ZIP_VERSION, *about, 0, 0, 0, 0, offset)
+        index += [entry, file_name]
+        offset += struct.calcsize(_ZIP_LOCAL) + len(file_name) + len(content)
+    directory = b"".join(index)
+    counts = (0, 0, len(arrays), len(arrays), len(directory), offset, 0)
+    return b"".join([*files, directory, struct.pack(_ZIP_END, b"PK\5\6", *counts)])
 
 
 def npz_arrays(content: bytes) -> dict[str, np.ndarray]:
@@ -238,6 +288,6 @@ def decode_arrays(files: Mapping[str, bytes], maps: bool = True) -> dict[str, np
             out |= {f"map.{_FILES[name]}": _MAPS[_FILES[name]][2](files[name]) for name in chosen}
     except KeyError as error:
         raise AssetError(f"a sample has no {error}; make the data again with this version") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
         raise AssetError(f"a sample is damaged ({error}); make the data again") from error
     return out

@@ -220,6 +220,8 @@ class Canvas:
             strength: 0..1.
             radius: Reach in sub-pixels.
         """
+        if not bool(mask.any()):
+            return
         side = self.size // 4
         if self.size % 4 == 0:
             small = mask.reshape(side, 4, side, 4)[:, 1::2, :, 1::2].float().mean(dim=(1, 3))[None]

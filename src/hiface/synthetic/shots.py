@@ -35,6 +35,7 @@ from hiface.synthetic.wrinkles import PersonDetail, person_detail, picture_displ
 from hiface.types import Camera, FaceParams
 
 _SHARP = Lens("sharp", 0.5)
+_METERED = np.array([[0.0, 0.0, -1.0], [0.5, -0.3, -0.8], [-0.5, -0.3, -0.8]], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -164,13 +165,11 @@ def make_picture(
 
 def _exposed(lights: Surroundings, R: Tensor, albedo_level: float, rng: np.random.Generator) -> Surroundings:
     """Light as strong as an automatic exposure of a face, with the usual misses, makes it."""
-    forward = R @ torch.tensor([0.0, 0.15, 0.99])
-    directions = torch.tensor([[0.0, 0.0, -1.0], [0.5, -0.3, -0.8], [-0.5, -0.3, -0.8]])
-    directions = torch.cat([directions, forward[None]])
-    basis_light = lights.sh_light()
-    level = float(
-        (sh_basis(directions / directions.norm(dim=1, keepdim=True)) @ basis_light).clamp_min(0.02).mean()
-    )
+    forward = R.numpy() @ np.array([0.0, 0.15, 0.99], dtype=np.float32)
+    directions = np.stack([*_METERED, forward])
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    seen = sh_basis(torch.from_numpy(directions)).numpy() @ lights.sh_light().numpy()
+    level = float(np.maximum(seen, 0.02).mean())
     metered = (0.30 / max(albedo_level, 0.03)) ** 0.45
     return lights.scaled(metered / level * math.exp(rng.normal(0.05, 0.35)))
 

@@ -143,6 +143,8 @@ def shade_plain(drawn: Drawn, look: Look, mesh: SkinMesh, albedo: Tensor | None 
     is_tooth = mesh.kind.index_select(0, drawn.triangle) == TOOTH
     bright = colour[:, is_tooth] * look.tooth[:, None]
     colour[:, is_tooth] = bright / (1 + (bright / _BRIGHTEST_TOOTH) ** 3) ** (1 / 3)
+    if not look.lamps:
+        return colour
     view = view_directions(drawn, look.K)
     facing = (normals * view).sum(dim=0).clamp(0, 1)
     strength = look.shine * (1 + 3 * (1 - facing) ** 4) + 0.12 * mesh.gloss.index_select(0, drawn.triangle)
@@ -152,6 +154,8 @@ def shade_plain(drawn: Drawn, look: Look, mesh: SkinMesh, albedo: Tensor | None 
 
 def wet_shine(drawn: Drawn, look: Look, normals: Tensor) -> Tensor:
     """[3, P] sharp reflections on wet eyes with the cornea's normals [3, P]; rows as in `shade_plain`."""
+    if not look.lamps:
+        return torch.zeros_like(normals)
     seen = drawn.rows[6 : 6 + len(look.lamps)]
     view = view_directions(drawn, look.K)
     return _WET_SHINE * highlights(normals, view, look.lobes(_WET_EXPONENT), seen)

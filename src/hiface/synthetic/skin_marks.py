@@ -170,7 +170,7 @@ def paint_marks(model: MorphableModel, texture: Tensor, marks: SkinMarks, rng: n
     side = texture.shape[-1]
     tables = _texels(model.data.template, model, side)
     grain, smooth = noise_pool("white")[int(rng.integers(8))], noise_pool("cloud")[int(rng.integers(8))]
-    if not len(tables.face):
+    if marks is NO_MARKS or not len(tables.face):
         return
     flat = texture.view(3, -1)
     skin = flat.index_select(1, tables.face)

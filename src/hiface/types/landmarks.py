@@ -50,6 +50,8 @@ class LandmarkSet:
         return (corners * self.barycentric.to(vertices.dtype)[..., None]).sum(dim=-2)
 
     def to(self, device: str) -> LandmarkSet:
-        """Returns a copy on another device."""
+        """Returns a copy on another device; the same object if it is there already."""
+        if str(self.triangle_ids.device) == device and str(self.barycentric.device) == device:
+            return self
         mirror = None if self.mirror is None else self.mirror.to(device)
         return LandmarkSet(self.name, self.triangle_ids.to(device), self.barycentric.to(device), mirror)
