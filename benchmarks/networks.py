@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     rng, rows = np.random.default_rng(0), []
     side = load_landmarker().config.crop_px
-    for name, shape in (("landmarker", (1, 3, side, side)), ("finder", (1, 3, 416, 416))):
+    for name, shape in (("landmarker", (1, 3, side, side)), ("finder", (1, 3, 320, 320))):
         batch = rng.random(shape, dtype=np.float32)
         for threads in (1, 2):
             torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ from hiface.training.augment import BackgroundBank, degrade, jpeg_like, occlude
 from hiface.training.collages import CollageConfig, make_collages
 from hiface.training.finder_task import FinderRecipe, FinderTask, assign
 from hiface.training.landmark_batches import CropJitter, make_batch
-from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask
+from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask, opening_error, opening_pairs
 from hiface.training.loop import LoopConfig, TrainState, learning_rate, read_checkpoint, train
 from hiface.training.recipes import data_folders, main_train
 from hiface.training.shards import ShardSet
@@ -119,6 +119,21 @@ def test_not_finite_loss_stops_the_run(data: Path, tmp_path: Path) -> None:
     task.network.hidden[1].weight.data[:] = float("nan")  # pyright: ignore
     with pytest.raises(FitError, match="not finite"):
         train(task, LOOP, tmp_path)
+
+
+def test_openings_count_beside_positions() -> None:
+    pairs = opening_pairs()
+    assert pairs.shape[0] == 2 and sorted(pairs[:, :2].T.tolist()) == [[37, 41], [38, 40]]
+    assert [62, 66] in pairs.T.tolist() and pairs.max() < 68
+    truth, weights = torch.rand(3, 68, 2), torch.ones(3, 68)
+    shifted = truth + torch.tensor([0.3, -0.2])
+    assert opening_error(shifted, truth, weights, pairs) < 2e-4
+    closed = truth.clone()
+    closed[:, 66] = closed[:, 62]
+    gap = (truth[:, 66] - truth[:, 62]).norm(dim=-1).mean() / pairs.shape[1]
+    assert torch.allclose(opening_error(closed, truth, weights, pairs), gap, atol=2e-4)
+    weights[:, 66] = 0.0
+    assert opening_error(closed, truth, weights, pairs) < 2e-4
 
 
 def test_learning_rate_rises_stays_and_falls() -> None:

@@ -92,10 +92,10 @@ class DetectConfig:
     fine_margin: float = 0.04
     min_finder_score: float = 0.25
     min_presence: float = 0.2
-    min_score: float = 0.5
+    min_score: float = 0.65
     sure_finder_score: float = 0.7
     batch: int = 2
-    lone_finder_score: float = 0.4
+    lone_finder_score: float = 0.3
     max_candidates: int = 128
     settled: tuple[float, float, float] = (0.06, 0.12, 0.25)
     flip: bool = True

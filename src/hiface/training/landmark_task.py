@@ -31,6 +31,7 @@ class LandmarkRecipe:
         network: Sizes; the numbers of dense and iris points are taken from the data.
         jitter: How far crops may be off.
         distance_weight: Weight of the mean distance (half crop sides) beside the likelihood.
+        opening_weight: Weight of the error of the lids' and lips' openings, as the distance's.
         set_weights: Weights of the 68, dense and iris points.
         rotation_weight: Weight of the rotation's squared distance.
         presence_weight: Weight of the presence's cross entropy.
@@ -44,6 +45,7 @@ class LandmarkRecipe:
     network: LandmarkerConfig = field(default_factory=LandmarkerConfig)
     jitter: CropJitter = field(default_factory=CropJitter)
     distance_weight: float = 20.0
+    opening_weight: float = 10.0
     set_weights: tuple[float, float, float] = (1.0, 0.7, 0.3)
     rotation_weight: float = 1.0
     presence_weight: float = 0.5
@@ -51,6 +53,26 @@ class LandmarkRecipe:
     backgrounds: int = 1024
     refresh_every: int = 500
     seed: int = 0
+
+
+def opening_pairs() -> Tensor:
+    """[2, N] upper and lower points of lids and lips among the 68."""
+    groups = load_json_asset("landmarks/ibug68_groups.json")
+    return torch.tensor([*groups["lid_pairs"], *groups["lip_pairs"]]).T
+
+
+def opening_error(points: Tensor, truth: Tensor, weights: Tensor, pairs: Tensor) -> Tensor:
+    """Mean error of the vectors from upper to lower points.
+
+    Args:
+        points: [B, L, 2] predicted.
+        truth: [B, L, 2].
+        weights: [B, L]; a pair weighs as much as the lesser of its points.
+        pairs: [2, N] indices.
+    """
+    upper, lower = pairs
+    error = point_distance(points[:, lower] - points[:, upper], truth[:, lower] - truth[:, upper])
+    return weighted_mean(error, torch.minimum(weights[:, upper], weights[:, lower]))
 
 
 class LandmarkTask:
@@ -73,6 +95,7 @@ class LandmarkTask:
         self.network: nn.Module = build_landmarker(self.config)
         self._set_layout()
         self.backgrounds = BackgroundBank(recipe.backgrounds, self.config.crop_px, recipe.seed)
+        self.pairs = opening_pairs()
         self._held_batches: list[LandmarkBatch] = []
 
     def _set_layout(self) -> None:
@@ -108,6 +131,8 @@ class LandmarkTask:
                 parts.append(weighted_mean(distance[:, span], batch.weights[:, span]))
                 likely = weighted_mean(nll[:, span], batch.weights[:, span])
                 total = total + weight * (likely + recipe.distance_weight * parts[-1])
+        opening = opening_error(out.points, batch.points, batch.weights, self.pairs)
+        total = total + recipe.opening_weight * opening
         there = (batch.presence > 0.5).float()
         rotation = weighted_mean(rotation_distance(rotation_from_6d(out.rotation6d.float()), batch.R), there)
         presence = F.binary_cross_entropy_with_logits(out.presence, batch.presence)
@@ -116,6 +141,7 @@ class LandmarkTask:
         total = total + recipe.rotation_weight * rotation + recipe.presence_weight * presence
         total = total + recipe.visible_weight * visible
         numbers = {"distance68": parts[0], "rotation": rotation, "presence": presence, "visible": visible}
+        numbers["opening"] = opening
         return total, {k: v.detach() for k, v in numbers.items()}
 
     def validate(self, network: nn.Module) -> dict[str, float]:
