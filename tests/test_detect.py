@@ -189,7 +189,7 @@ def test_effort_follows_what_the_finder_says() -> None:
     big = (100.0, 100.0, 220.0, 220.0, 0.9)
     weak = [
         (20.0 + 60 * i, 400.0, 50.0 + 60 * i, 430.0, s)
-        for i, s in enumerate((0.6, 0.35, 0.3, 0.28, 0.27, 0.26))
+        for i, s in enumerate((0.6, 0.29, 0.28, 0.27, 0.26, 0.255))
     ]
     small = (300.0, 100.0, 340.0, 140.0, 0.9)
     # One dominant face: one view, one look; the next best candidate gets a look only if it is fairly sure.

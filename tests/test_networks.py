@@ -54,7 +54,7 @@ def test_landmarker_output() -> None:
     assert 1_500_000 < count_parameters(network) < 3_000_000
     out = LandmarkOutput(*network.eval()(torch.rand(2, 3, 112, 112)))
     n = LandmarkerConfig().n_points
-    assert [tuple(x.shape) for x in out] == [(2, n, 2), (2, n), (2, 6), (2,)]
+    assert [tuple(x.shape) for x in out] == [(2, n, 2), (2, n), (2, 6), (2,), (2, n)]
 
 
 def test_landmarker_layout_must_fit() -> None:
