@@ -17,19 +17,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hiface.render.kernels.library import for_image_chunks, packaged_library
+from hiface.render.kernels.library import for_image_chunks, loaded_library, packaged_library
 
 
 def is_available(*tensors: Tensor) -> bool:
     """Whether the compiled passes can take these tensors: all float32 on the CPU, library built."""
     fits = all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
     return fits and packaged_library() is not None
-
-
-def _library() -> ctypes.CDLL:
-    library = packaged_library()
-    assert library is not None
-    return library
 
 
 def _starts(counts: Sequence[int]) -> list[int]:
@@ -57,10 +51,10 @@ def list_fragments(triangle_id: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """
     n_images, n_pixels = triangle_id.shape[0], triangle_id.shape[1] * triangle_id.shape[2]
     counts = torch.empty(n_images, dtype=torch.int64)
-    _library().hiface_count_fragments(triangle_id.data_ptr(), n_images, n_pixels, counts.data_ptr())
+    loaded_library().hiface_count_fragments(triangle_id.data_ptr(), n_images, n_pixels, counts.data_ptr())
     per_image = tuple(counts.tolist())
     pixels = torch.empty(sum(per_image), dtype=torch.int64)
-    _library().hiface_list_fragments(triangle_id.data_ptr(), n_images * n_pixels, pixels.data_ptr())
+    loaded_library().hiface_list_fragments(triangle_id.data_ptr(), n_images * n_pixels, pixels.data_ptr())
     return pixels, per_image
 
 
@@ -100,7 +94,7 @@ class Interpolate(torch.autograd.Function):
         tensors = tuple(tensor.contiguous() for tensor in tensors)
         inputs, starts = _surface_inputs(tensors), _starts(counts)
         out = tensors[0].new_empty((1 + inputs.n_attributes + inputs.n_corner, inputs.n_fragments))
-        forward, pointers = _library().hiface_surface_forward, (ctypes.byref(inputs), out.data_ptr())
+        forward, pointers = loaded_library().hiface_surface_forward, (ctypes.byref(inputs), out.data_ptr())
         _for_each_image(starts, lambda *image_range: forward(pointers[0], *image_range, pointers[1]))
         ctx.save_for_backward(*tensors)
         ctx.starts = starts
@@ -114,7 +108,7 @@ class Interpolate(torch.autograd.Function):
         inputs = _surface_inputs(tensors)
         grad_verts, grad_attributes = torch.zeros_like(tensors[0]), torch.zeros_like(tensors[1])
         pointers = (grad.data_ptr(), grad_verts.data_ptr(), grad_attributes.data_ptr())
-        backward = _library().hiface_surface_backward
+        backward = loaded_library().hiface_surface_backward
         _for_each_image(
             ctx.starts, lambda *image_range: backward(ctypes.byref(inputs), *image_range, *pointers)
         )
@@ -130,7 +124,7 @@ class Shade(torch.autograd.Function):
         raw, light = raw.contiguous(), light.contiguous()
         n = raw.shape[1]
         out = raw.new_empty((6, n))
-        forward, step = _library().hiface_shade_forward, 4 * 27
+        forward, step = loaded_library().hiface_shade_forward, 4 * 27
 
         def work(image: int, start: int, stop: int) -> None:
             forward(raw.data_ptr(), light.data_ptr() + step * image, n, start, stop, out.data_ptr())
@@ -147,7 +141,7 @@ class Shade(torch.autograd.Function):
         raw, light = ctx.saved_tensors
         grad, n = grad_outputs[0].contiguous(), raw.shape[1]
         grad_raw, grad_light = torch.empty_like(raw), torch.empty_like(light)
-        backward, step = _library().hiface_shade_backward, 4 * 27
+        backward, step = loaded_library().hiface_shade_backward, 4 * 27
 
         def work(image: int, start: int, stop: int) -> None:
             backward(
@@ -169,7 +163,7 @@ class ToImages(torch.autograd.Function):
         ctx.mark_dirty(out)
         ctx.starts, ctx.shape = _starts(counts), rows.shape
         ctx.save_for_backward(pixels)
-        _copy_rows(_library().hiface_scatter_rows, rows, out, pixels, ctx.starts)
+        _copy_rows(loaded_library().hiface_scatter_rows, rows, out, pixels, ctx.starts)
         return out
 
     @staticmethod
@@ -179,12 +173,16 @@ class ToImages(torch.autograd.Function):
         (pixels,) = ctx.saved_tensors
         grad = grad_outputs[0].contiguous()
         grad_rows = grad.new_empty(ctx.shape)
-        _copy_rows(_library().hiface_gather_rows, grad_rows, grad, pixels, ctx.starts)
+        _copy_rows(loaded_library().hiface_gather_rows, grad_rows, grad, pixels, ctx.starts)
         grad_canvas = None
         if ctx.needs_input_grad[1]:
             grad_canvas = grad.clone()
             _copy_rows(
-                _library().hiface_scatter_rows, torch.zeros_like(grad_rows), grad_canvas, pixels, ctx.starts
+                loaded_library().hiface_scatter_rows,
+                torch.zeros_like(grad_rows),
+                grad_canvas,
+                pixels,
+                ctx.starts,
             )
         return grad_rows, grad_canvas, None, None
 
@@ -195,7 +193,7 @@ def _copy_rows(
     """Runs hiface_scatter_rows or hiface_gather_rows."""
     channels, n = rows.shape
     n_pixels = images.shape[2] * images.shape[3]
-    first, last = (rows, images) if kernel is _library().hiface_scatter_rows else (images, rows)
+    first, last = (rows, images) if kernel is loaded_library().hiface_scatter_rows else (images, rows)
     pointers = (first.data_ptr(), pixels.data_ptr(), last.data_ptr())
 
     def work(image: int, start: int, stop: int) -> None:
