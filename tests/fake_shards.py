@@ -39,8 +39,14 @@ def write_tar_shard(path: Path, arrays: dict[str, np.ndarray]) -> dict:
     return {"name": path.name, "samples": len(arrays["person"]), "bytes": size, "sha256": digest}
 
 
-def write_shards(folder: Path, count: int = 60, size: int = 64, seed: int = 0) -> torch.Tensor:
-    """Writes one shard and its manifest; returns the mirror indices."""
+def write_shards(
+    folder: Path, count: int = 60, size: int = 64, seed: int = 0, turned: int = 0
+) -> torch.Tensor:
+    """Writes one shard and its manifest; the labels turn the last `turned` heads to profile.
+
+    Returns:
+        Mirror indices.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     pattern, mirror = layout()
@@ -63,7 +69,9 @@ def write_shards(folder: Path, count: int = 60, size: int = 64, seed: int = 0) -
         segmentation[i] = head
     visible = np.ones(points.shape[:2], bool)
     eye = np.broadcast_to(np.eye(3, dtype=np.float32), (count, 3, 3))
-    T = np.broadcast_to(np.diag([1.0, -1.0, -1.0, 1.0]).astype(np.float32), (count, 4, 4))
+    T = np.tile(np.diag([1.0, -1.0, -1.0, 1.0]).astype(np.float32), (count, 1, 1))
+    T[:, 2, 3] = 1.0
+    T[count - turned :, :3, :3] = [[0, 0, 1], [0, -1, 0], [1, 0, 0]]
     a, b = 68, 68 + N_DENSE
     K = eye * np.array([size, size, 1.0], np.float32) + np.array(
         [[0, 0, size / 2], [0, 0, size / 2], [0, 0, 0]], np.float32

@@ -22,7 +22,7 @@ from hiface.training.landmark_batches import CropJitter, make_batch
 from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask, opening_error, opening_pairs
 from hiface.training.loop import LoopConfig, TrainState, learning_rate, read_checkpoint, train
 from hiface.training.recipes import data_folders, main_train
-from hiface.training.shards import ShardSet
+from hiface.training.shards import VALIDATION_EVERY, ShardSet
 
 torch.set_num_threads(1)
 
@@ -232,6 +232,18 @@ def test_degradation_stays_in_range_and_changes_the_picture() -> None:
 def test_validation_persons_are_never_trained_on(data: Path) -> None:
     training, held = ShardSet((data,)), ShardSet((data,), validation=True)
     assert len(training) + len(held) == 60 and len(held) == 3
+
+
+def test_turned_heads_are_drawn_oftener(tmp_path: Path) -> None:
+    write_shards(tmp_path, count=60, turned=20)
+    rng, shares = np.random.default_rng(0), []
+    for more in (0.0, 4.0):
+        drawn = ShardSet((tmp_path,), more_turned=more).draw(rng, 4000, segmentation=False)
+        shares.append(float((drawn.R_cam_head[:, 0, 2] > 0.9).float().mean()))
+    training = [i for i in range(60) if i % VALIDATION_EVERY]
+    n, all_of = sum(i >= 40 for i in training), len(training)
+    assert shares[0] == pytest.approx(n / all_of, abs=0.03)
+    assert shares[1] == pytest.approx(5 * n / (5 * n + all_of - n), abs=0.03)
 
 
 def test_bad_data_and_recipes_are_named_errors(tmp_path: Path) -> None:

@@ -18,9 +18,17 @@ from hiface.synthetic.scene import Canvas
 from hiface.synthetic.strands import Dye, draw_locks
 
 KINDS = ("none", "shadow", "stubble", "moustache", "goatee", "short", "full", "long")
-_SHARE = (0.47, 0.12, 0.13, 0.04, 0.06, 0.09, 0.06, 0.03)
+_SHARE = (0.43, 0.12, 0.13, 0.08, 0.06, 0.09, 0.06, 0.03)
 _LENGTH_M = {"moustache": (0.006, 0.013), "goatee": (0.005, 0.022), "short": (0.004, 0.010)}
 _LENGTH_M |= {"full": (0.012, 0.030), "long": (0.045, 0.14)}
+# How far hair on the upper lip comes down: 0 to the lip's edge, 1 to the line where the lips meet.
+_HANG = {
+    "moustache": (-0.3, 1.5),
+    "goatee": (-0.3, 1.1),
+    "short": (-0.3, 0.7),
+    "full": (-0.1, 1.4),
+    "long": (0.1, 1.7),
+}
 _ROOTS = 9000
 _MOST_LOCKS = 1500
 
@@ -37,6 +45,8 @@ class BeardStyle:
         cheek: How high it grows on the cheeks, -1..1.
         bald_spots: How uneven it grows, 0..1.
         seed: Seed of the locks.
+        hang: How far the hair on the upper lip comes down: 0 to the lip's edge, 1 to where the lips meet.
+        parting: How far it is combed to the sides, 0..1.
     """
 
     kind: str
@@ -46,6 +56,8 @@ class BeardStyle:
     cheek: float
     bald_spots: float
     seed: int
+    hang: float
+    parting: float
 
 
 def sample_beard(rng: np.random.Generator, colour: np.ndarray, manly: bool) -> BeardStyle:
@@ -71,6 +83,8 @@ def sample_beard(rng: np.random.Generator, colour: np.ndarray, manly: bool) -> B
         float(rng.uniform(-1, 1)),
         float(rng.uniform(0.0, 0.6)),
         int(rng.integers(2**31)),
+        float(rng.uniform(*_HANG.get(kind, (0.0, 0.0)))),
+        float(rng.uniform(0.0, 1.0)),
     )
 
 
@@ -84,6 +98,7 @@ class BeardTables:
         places: [R, 3] metres on the mean head.
         jaw: [R] 0..1, the part of the model's skin where beards grow.
         lip: [2, L] x and y of the upper lip's edge from the middle to the corner.
+        rim: [2, L] the same of the line where the lips meet.
         below: [2, L] the same of the lower lip.
         nose_y: Height of the nose's base.
     """
@@ -93,6 +108,7 @@ class BeardTables:
     places: np.ndarray
     jaw: np.ndarray
     lip: np.ndarray
+    rim: np.ndarray
     below: np.ndarray
     nose_y: float
 
@@ -138,6 +154,7 @@ def _tables(template: Tensor, model: MorphableModel) -> BeardTables:
         places.numpy(),
         jaw.reshape(-1).numpy(),
         points[[51, 52, 53, 54], :2].T,
+        points[[62, 63, 64, 54], :2].T,
         points[[57, 56, 55, 54], :2].T,
         float(points[33, 1]),
     )
@@ -184,6 +201,17 @@ def growth(style: BeardStyle, tables: BeardTables, places: np.ndarray, jaw: np.n
     return np.where(lip_skin, 0.0, np.maximum(mouth, jaw * cheek))
 
 
+def _lip_lengths(
+    style: BeardStyle, tables: BeardTables, places: np.ndarray, aside: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """[N] metres of the locks of a moustache: they end, raggedly, at one line above, on or below the lip."""
+    x, y = np.abs(places[:, 0]), places[:, 1]
+    edge, rim = np.interp(x, *tables.lip), np.interp(x, *tables.rim)
+    drop = y - edge + style.hang * (edge - rim).clip(0.004)
+    ragged = 0.0012 * rng.normal(size=len(x)) + 0.002  # the first step leads out of the skin
+    return ((drop + ragged) * np.hypot(1, aside)).clip(0.002, 0.028)
+
+
 def draw_beard(
     canvas: Canvas, style: BeardStyle, model: MorphableModel, verts_cam: Tensor, stand: Stand
 ) -> None:
@@ -210,14 +238,14 @@ def draw_beard(
     facet = unit(torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).numpy())
     R, down = stand.R_cam_head.numpy(), stand.down_cam.numpy()
     places = tables.places[chosen]
-    sideways = np.sign(places[:, :1]) * R[:, 0]
     is_lip = (places[:, 1] > tables.lip[1, -1] - 0.004) & (np.abs(places[:, 0]) < 0.035)
+    aside = (0.15 + 0.85 * style.parting) * np.tanh(places[:, 0] / 0.008)
     fall = 0.75 * -R[:, 1] + 0.25 * down
-    comb = np.where(is_lip[:, None], 0.8 * sideways + 0.8 * fall, fall + 0.15 * R[:, 2])
+    comb = np.where(is_lip[:, None], aside[:, None] * R[:, 0] + fall, fall + 0.15 * R[:, 2])
     spread = rng.normal(0, 0.16, (n, 3))
     length = style.length * rng.uniform(0.6, 1.1, n)
-    length = np.where(is_lip, np.minimum(length, 0.012), length)
     length *= np.where(places[:, 1] > -0.07, 0.55, 1.0)  # shorter on the cheeks
+    length = np.where(is_lip, _lip_lengths(style, tables, places, aside, rng), length)
     steps = 7 if style.kind == "long" else 4
     heading = unit(0.75 * facet + unit(comb) + spread)
     points, normals = [roots + 0.0005 * facet], [facet]

@@ -36,6 +36,7 @@ class LandmarkRecipe:
         rotation_weight: Weight of the rotation's squared distance.
         presence_weight: Weight of the presence's cross entropy.
         visible_weight: Weight of the cross entropy of the points' visibility.
+        more_turned: How much oftener heads in profile are drawn than there are (`ShardSet`).
         backgrounds: Number of procedural backgrounds.
         refresh_every: Steps between looks for new shards.
         seed: Of weights and batches.
@@ -50,6 +51,7 @@ class LandmarkRecipe:
     rotation_weight: float = 1.0
     presence_weight: float = 0.5
     visible_weight: float = 0.5
+    more_turned: float = 4.0
     backgrounds: int = 1024
     refresh_every: int = 500
     seed: int = 0
@@ -86,7 +88,7 @@ class LandmarkTask:
 
     def __init__(self, recipe: LandmarkRecipe, folders: tuple[Path, ...], mirror: Tensor) -> None:
         self.recipe, self.mirror = recipe, mirror
-        self.data = ShardSet(folders)
+        self.data = ShardSet(folders, more_turned=recipe.more_turned)
         self.held = ShardSet(folders, validation=True)
         self.counts = self.data.counts
         sizes = {**vars(recipe.network), "n_dense": self.counts[1], "n_iris": self.counts[2]}
