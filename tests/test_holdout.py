@@ -252,10 +252,9 @@ def test_openings_and_their_errors_by_hand():
     assert table["all eyes"]["count"] == 8 and table["all mouths"]["count"] == 4
 
 
-def test_lid_pairs_of_the_two_eyes_are_the_lid_pairs():
+def test_lid_pairs_belong_to_their_eyes():
     groups = load_json_asset("landmarks/ibug68_groups.json")
     right, left = groups["lid_pairs_right_left"]
-    assert [*right, *left] == groups["lid_pairs"]
     assert all(36 <= i <= 41 for pair in right for i in pair) and all(i >= 42 for pair in left for i in pair)
 
 

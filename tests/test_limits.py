@@ -13,6 +13,7 @@ import hiface
 from hiface.render.rasterize import rasterize
 from hiface.synthetic import limits
 from hiface.synthetic.expressions import add_gaze, sample_expression, sample_gaze
+from hiface.synthetic.identity import sample_identity, sample_traits
 from hiface.synthetic.limit_tables import face_tables
 from hiface.synthetic.limits import exclude, limit_face, limit_identity
 from toy import toy_model
@@ -23,10 +24,10 @@ NAMES = MODEL.data.expression_names
 
 
 def _people(count: int, seed: int) -> torch.Tensor:
+    """Identities [count, K] as the generator draws them, before their limits."""
     rng = np.random.default_rng(seed)
-    wide = np.where(rng.random(count) < 0.2, 1.3, 1.0)[:, None]
-    drawn = np.clip(rng.standard_normal((count, MODEL.data.n_identity)) * wide, -3.5, 3.5)
-    return torch.from_numpy(drawn.astype(np.float32))
+    drawn = [sample_identity(sample_traits(rng, *rng.random(2)), rng) for _ in range(count)]
+    return torch.from_numpy(np.stack(drawn).astype(np.float32))
 
 
 def _expressions(count: int, seed: int) -> torch.Tensor:

@@ -243,7 +243,8 @@ def _difference_rows(sigma: Tensor, n_points: int, config: FitConfig) -> tuple[T
     """Rows [R, N] of openings (lids, lips) and of irises relative to eye corners, with sigma and weight."""
     groups = load_json_asset("landmarks/ibug68_groups.json")
     entries: list[tuple[dict[int, float], float, float]] = []
-    for a, b in groups["lid_pairs"] + groups["lip_pairs"] + groups["lip_outline_pairs"]:
+    right, left = groups["lid_pairs_right_left"]
+    for a, b in right + left + groups["lip_pairs"] + groups["lip_outline_pairs"]:
         spread = config.pair_sigma * float((sigma[a] ** 2 + sigma[b] ** 2).sqrt())
         entries.append(({a: 1.0, b: -1.0}, spread, config.pair_weight))
     if sigma.shape[0] > n_points:

@@ -16,28 +16,12 @@ from hiface.render.kernels.library import has_library
 from hiface.synthetic.lights import Surroundings, plain_light, put_normals
 from hiface.synthetic.noise import noise_pool, sample_noise
 from hiface.synthetic.scene import Canvas, Drawn, rows_at
-from hiface.synthetic.shells import ring_triangles
+from hiface.synthetic.shells import TRUNK_RINGS, ring_triangles
 
 LABEL_BODY = 6
 _LABEL_SKIN = 1
 _CENTRE_Z_M = 0.09
 _COLUMNS = 48
-# Rings from the neck down: height, half width, half depth, centre in z (metres, object space at rest).
-_RINGS = np.array(
-    [
-        [-0.118, 0.059, 0.056, -0.088],
-        [-0.132, 0.066, 0.063, -0.094],
-        [-0.142, 0.085, 0.074, -0.098],
-        [-0.156, 0.120, 0.088, -0.100],
-        [-0.176, 0.165, 0.098, -0.098],
-        [-0.205, 0.200, 0.108, -0.094],
-        [-0.245, 0.218, 0.118, -0.090],
-        [-0.310, 0.226, 0.128, -0.086],
-        [-0.420, 0.222, 0.132, -0.086],
-        [-0.600, 0.205, 0.125, -0.090],
-    ]
-)
-
 
 _ANGLE = np.arange(_COLUMNS) / _COLUMNS * 2 * math.pi
 _OUTLINE = np.stack([np.sign(along) * np.abs(along) ** 0.85 for along in (np.sin(_ANGLE), np.cos(_ANGLE))])
@@ -90,7 +74,7 @@ def sample_clothes(rng: np.random.Generator) -> Clothes:
 def body_vertices(clothes: Clothes, neck_scale: float) -> Tensor:
     """[48 * rings, 3] vertices in object space, metres; the neck `neck_scale` times as wide as usual."""
     rng = np.random.default_rng(clothes.seed)
-    rings = _RINGS.copy()
+    rings = TRUNK_RINGS.copy()
     blend = np.clip((np.arange(len(rings)) - 1) / 3, 0, 1)
     rings[:, 1] *= (1 - blend) * neck_scale + blend * clothes.width
     rings[:, 2] *= (1 - blend) * neck_scale + blend
@@ -186,7 +170,7 @@ def draw_body(
         K: [3, 3] intrinsics in sub-pixels.
         look: [3] skin colour (linear) and the light in camera axes.
     """
-    triangles = ring_triangles(_COLUMNS, len(_RINGS))
+    triangles = ring_triangles(_COLUMNS, len(TRUNK_RINGS))
     skin_colour, lights = look
     front = canvas.front(verts_cam, triangles, K)
     if front is None:

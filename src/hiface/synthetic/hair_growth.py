@@ -13,21 +13,9 @@ from functools import cache
 import numpy as np
 
 from hiface.synthetic.hair_styles import CUTS, HairStyle, hairline
-from hiface.synthetic.shells import CENTRE_M, MAX_POLAR
+from hiface.synthetic.shells import CENTRE_M, MAX_POLAR, TRUNK_RINGS
 
-_ROOM_M = 0.010  # between the trunk and hair that lies on it
-_TRUNK = np.array(  # height, half width, half depth and centre in z of neck and shoulders, metres
-    [
-        [-0.10, 0.062, 0.060, -0.090],
-        [-0.142, 0.088, 0.078, -0.098],
-        [-0.156, 0.125, 0.092, -0.100],
-        [-0.176, 0.170, 0.102, -0.098],
-        [-0.205, 0.205, 0.112, -0.094],
-        [-0.245, 0.222, 0.122, -0.090],
-        [-0.310, 0.230, 0.132, -0.086],
-        [-0.600, 0.226, 0.136, -0.086],
-    ]
-)
+_ROOM_M = 0.014  # between the rings of the trunk and hair that lies on clothes
 UNDER = 0.4  # locks of lower layers are wide and close the gaps of the others
 HANGING = ("bob", "long", "curly")
 _FREE_POLAR = math.radians(84)  # below this, locks may hang away from the skull
@@ -165,7 +153,7 @@ def keep_out_of_trunk(points: np.ndarray) -> None:
     low = np.flatnonzero(y < -0.11)
     if not len(low):
         return
-    rows = [np.interp(-y[low], -_TRUNK[:, 0], _TRUNK[:, i]) for i in (1, 2, 3)]
+    rows = [np.interp(-y[low], -TRUNK_RINGS[:, 0], TRUNK_RINGS[:, i]) for i in (1, 2, 3)]
     width, depth, centre = (row.astype(np.float32) for row in rows)
     width, depth = width + _ROOM_M, depth + _ROOM_M
     x, z = points[low, 0], points[low, 2] + CENTRE_M[2] - centre

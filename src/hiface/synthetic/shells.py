@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,6 +25,21 @@ N_POLAR = 30
 MAX_POLAR = math.radians(138)
 CENTRE_M = (0.0, 0.01, -0.075)
 _EAR_AZIMUTH = (math.radians(62), math.radians(122))
+# Neck and shoulders as rings, from above: height, half width, half depth, centre in z; metres, at rest.
+TRUNK_RINGS = np.array(
+    [
+        [-0.118, 0.059, 0.056, -0.088],
+        [-0.132, 0.066, 0.063, -0.094],
+        [-0.142, 0.085, 0.074, -0.098],
+        [-0.156, 0.120, 0.088, -0.100],
+        [-0.176, 0.165, 0.098, -0.098],
+        [-0.205, 0.200, 0.108, -0.094],
+        [-0.245, 0.218, 0.118, -0.090],
+        [-0.310, 0.226, 0.128, -0.086],
+        [-0.420, 0.222, 0.132, -0.086],
+        [-0.600, 0.205, 0.125, -0.090],
+    ]
+)
 
 
 @dataclass(frozen=True)

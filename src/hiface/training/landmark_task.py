@@ -60,7 +60,8 @@ class LandmarkRecipe:
 def opening_pairs() -> Tensor:
     """[2, N] upper and lower points of lids and lips among the 68."""
     groups = load_json_asset("landmarks/ibug68_groups.json")
-    return torch.tensor([*groups["lid_pairs"], *groups["lip_pairs"]]).T
+    right, left = groups["lid_pairs_right_left"]
+    return torch.tensor([*right, *left, *groups["lip_pairs"]]).T
 
 
 def opening_error(points: Tensor, truth: Tensor, weights: Tensor, pairs: Tensor) -> Tensor:
