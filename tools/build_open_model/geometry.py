@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import basis, expressions, identity, prior, rig
+from .interior import follow_skin
 from .lips import seal_lips
 from .mesh import HeadMesh, extract_head, eye_centres, symmetrise, to_model_axes
 from .mpfb2 import BodyMesh, SourceData
@@ -138,4 +139,5 @@ def _components(head: HeadMesh, people: np.ndarray, count: int) -> basis.Identit
         shapes.mean[head.part_vertices(name)] += np.array(shift)
     shapes.mean[:v] += seal_lips(head, shapes.mean[:v])
     shapes.mean[:] = symmetrise(shapes.mean, mirror)
+    shapes.basis[:, :v] = follow_skin(head, shapes.mean[:v], shapes.basis[:, :v])
     return shapes

@@ -263,3 +263,14 @@ def neck_relaxation(head: HeadMesh) -> csr_matrix:
         step = 0.5 * unit + 0.25 * np.roll(unit, 1, axis=1) + 0.25 * np.roll(unit, -1, axis=1)
         matrix[np.ix_(ring, ring)] = np.linalg.matrix_power(step, steps)
     return csr_matrix(matrix)
+
+
+def vertex_normals(triangles: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    """Unit normals of vertices, weighted by area: ``[V, 3]``."""
+    a, b, c = (vertices[triangles[:, i]] for i in range(3))
+    flat = np.cross(b - a, c - a)
+    sums = [
+        np.bincount(triangles.ravel(), np.repeat(flat[:, i], 3), minlength=len(vertices)) for i in range(3)
+    ]
+    normal = np.stack(sums, axis=1)
+    return normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(min=1e-12)

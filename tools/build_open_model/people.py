@@ -18,9 +18,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from . import assemble, basis, geometry, identity, mpfb2, prior, rig
-from .mesh import HeadMesh, extract_head, to_model_axes
+from .mesh import HeadMesh, extract_head, to_model_axes, vertex_normals
 
-VERSION = "1.0"
+VERSION = "1.1"
 COMMAND = "python -m tools.build_open_model.people --out src/hiface/assets/open"
 
 TRAITS = ("male", "african", "asian", "caucasian", "age", "fat")
@@ -51,9 +51,6 @@ AGEING = {
 """What the sculpted old age lacks, for the 65 years from young to old."""
 BETWEEN = {"male": 0.25, "african": 0.06, "asian": 0.06, "caucasian": 0.06, "age": 0.06, "fat": 0.15}
 """Variance of each trait over the people the basis was made from; it leaves the residual spread."""
-VESTIBULE = (-0.0575, 0.008)
-"""Height and depth above which the inside of the mouth lies close below the skin, metres."""
-NEAR_M = (0.0012, 0.006)
 LEAST_SPREAD = 0.10
 """Smallest variance that traits may leave to a direction of the coefficients."""
 
@@ -115,29 +112,6 @@ def measure_map(source: Source, pairs: dict[str, tuple[int, int]]) -> tuple[np.n
         lengths.append(float(np.linalg.norm(along)))
         slopes.append((source.rows[:, first] - source.rows[:, second]) @ (along / lengths[-1]))
     return np.array(lengths), np.stack(slopes)
-
-
-def clearances(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """Room between skin and vestibule of the mouth or sockets: ``[P]`` metres and slopes ``[P, K]``.
-
-    Only places where the mean head leaves room within ``NEAR_M``.
-    """
-    v = len(source.head.source_ids)
-    skin = source.head.part_vertices("skin")
-    mouth = source.head.part_vertices("mouth_interior")
-    mouth = mouth[(source.points[mouth, 1] > VESTIBULE[0]) & (source.points[mouth, 2] > VESTIBULE[1])]
-    sockets = [source.head.part_vertices(f"socket_{side}") for side in ("left", "right")]
-    inner = np.setdiff1d(np.concatenate([mouth, *sockets]), skin)
-    normal = _vertex_normals(source.head.triangles, source.points[:v])
-    rest, slopes = [], []
-    for i in inner:
-        away = source.points[skin] - source.points[i]
-        for j in skin[np.argsort((away**2).sum(-1))[:2]]:
-            gap = float(normal[j] @ (source.points[j] - source.points[i]))
-            if NEAR_M[0] < gap < NEAR_M[1]:
-                rest.append(gap)
-                slopes.append((source.rows[:, j] - source.rows[:, i]) @ normal[j])
-    return np.array(rest), np.stack(slopes)
 
 
 def trait_targets() -> dict[str, dict[str, float]]:
@@ -262,21 +236,11 @@ def spread_tables(survey: dict[str, Any], spreads: np.ndarray) -> tuple[np.ndarr
 def mirror_distance_mm(source: Source, residual_factor: np.ndarray) -> float:
     """Mean distance along the normal between faces drawn from the residual and their mirror images."""
     v = len(source.head.source_ids)
-    normal = _vertex_normals(source.head.triangles, source.points[:v])
+    normal = vertex_normals(source.head.triangles, source.points[:v])
     face = basis.region_weights(source.head, source.points[:v]) > 0.9
     odd = np.einsum("kvc,vc->kv", source.rows[~source.symmetric][:, :v], normal)[:, face]
     spread = np.sqrt(((residual_factor[np.ix_(~source.symmetric, ~source.symmetric)] @ odd) ** 2).sum(0))
     return float(2e3 * np.sqrt(2.0 / np.pi) * spread.mean())
-
-
-def _vertex_normals(triangles: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    flat = np.cross(b - a, c - a)
-    sums = [
-        np.bincount(triangles.ravel(), np.repeat(flat[:, i], 3), minlength=len(vertices)) for i in range(3)
-    ]
-    normal = np.stack(sums, axis=1)
-    return normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def build(source: Source, survey: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -284,7 +248,6 @@ def build(source: Source, survey: dict[str, Any]) -> tuple[dict[str, np.ndarray]
     pairs = find_measures(source)
     pairs = {name: pairs[name] for name in survey["measures"]}
     rest, slopes = measure_map(source, pairs)
-    clear, clear_slopes = clearances(source)
     directions, left_out = trait_directions(source, TRAITS)
     spread = residual(directions, np.array([BETWEEN[name] for name in TRAITS]))
     pull = spread @ slopes.T @ np.linalg.inv(slopes @ spread @ slopes.T)
@@ -305,8 +268,6 @@ def build(source: Source, survey: dict[str, Any]) -> tuple[dict[str, np.ndarray]
         "residual": factor,
         "symmetric": source.symmetric,
         "origins": ORIGINS,
-        "clear": clear,
-        "clear_slopes": clear_slopes,
         "rest": rest,
         "slopes": slopes,
         "mean": np.array([[mean for mean, _ in row] for row in cells]),

@@ -21,7 +21,7 @@ from hiface.synthetic.surface_maps import surface_maps
 from hiface.synthetic.wrinkles import DETAIL_PX, DETAIL_STATES
 from hiface.types import FaceParams
 
-GENERATOR_VERSION = "10"
+GENERATOR_VERSION = "11"
 PICTURES_PER_PERSON = 3
 SEGMENTATION = ("background", "skin", "eyes", "mouth", "hair", "accessory", "body")
 LABEL_GROUPS = ("basic", "maps", "vertices", "displacement")

@@ -30,8 +30,6 @@ SEXES = ("female", "male")
 YOUNGEST, OLDEST = 18.0, 80.0
 _WIDER = (0.2, 1.3)  # share of people further from their group's mean than life, and how much
 _FURTHEST = 6.0  # sigma
-_ROOM_M = 0.0  # least room between the skin and what lies behind it, beside the nose and around the eyes
-_STEP = 2.0  # how far a person may be moved for it, sigma
 _MALE = 0.46  # half the step from woman to man in the basis' own people
 _GROWN = (25.0, 65.0, 0.4)  # years of the young head, years to the old one, place of the mean head between
 _AGE = (44.0, 16.0)  # mean and spread of the drawn ages, years
@@ -81,8 +79,6 @@ class PeopleTables:
         residual: [K, K] factor of what is left; no measure changes along it.
         symmetric: [K] bool.
         origins: [G, 3] african, asian and caucasian share of each group.
-        clear: [P] room between the skin and the sockets and the inside of the mouth, mean head, metres.
-        clear_slopes: [P, K] metres.
         rest: [M] measures of the mean head, metres.
         slopes: [M, K] metres.
         mean: [2, G, M] metres.
@@ -100,8 +96,6 @@ class PeopleTables:
     residual: np.ndarray
     symmetric: np.ndarray
     origins: np.ndarray
-    clear: np.ndarray
-    clear_slopes: np.ndarray
     rest: np.ndarray
     slopes: np.ndarray
     mean: np.ndarray
@@ -200,22 +194,7 @@ def sample_identity(
     other = tables.residual @ rng.standard_normal(len(tables.residual))
     drawn = expected_identity(traits, tables) + traits.spread * (tables.pull @ measured + other)
     drawn[~tables.symmetric] *= traits.asymmetry_mm / (tables.asymmetry_mm * traits.spread)
-    return np.clip(_keep_clear(tables, drawn), -_FURTHEST, _FURTHEST)
-
-
-def _keep_clear(tables: PeopleTables, drawn: np.ndarray) -> np.ndarray:
-    """Likeliest nearby coefficients with sockets and mouth behind the skin; measures stay as they are."""
-    for _ in range(2):
-        room = tables.clear + tables.clear_slopes @ drawn
-        short = room < _ROOM_M
-        if not short.any():
-            break
-        way = tables.clear_slopes[short] @ tables.residual
-        square = way @ way.T
-        square[np.diag_indices(len(square))] += 1e-8
-        step = way.T @ np.linalg.solve(square, 1.1 * (_ROOM_M - room[short]))
-        drawn = drawn + tables.residual @ (step * min(1.0, _STEP / float(np.linalg.norm(step))))
-    return drawn
+    return np.clip(drawn, -_FURTHEST, _FURTHEST)
 
 
 def head_measures(model: MorphableModel, identity: Tensor) -> Tensor:
