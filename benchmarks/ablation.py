@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from hiface.data.crop_arrays import to_picture
 from hiface.data.crops import eye_roll, frame_of_points
 from hiface.data.images import read_photo
 from hiface.evaluation.holdout import join_faces, read_holdout, write_holdout
@@ -154,9 +154,10 @@ def photo_errors(reader: LandmarkReader, photos: Path) -> dict[str, float]:
         if not truths:
             continue
         truth = torch.tensor(truths, dtype=torch.float32)[..., :2]
-        frame = frame_of_points(truth, reader.crop_scale, eye_roll(truth))
-        image = torch.from_numpy(np.array(read_photo(photos / photo["file"]).image_srgb))
-        found = frame.to_picture(reader.read_twice(reader.crops(image, frame)).points)[:, :68]
+        frames = frame_of_points(truth, reader.crop_scale, eye_roll(truth)).rows()
+        image = read_photo(photos / photo["file"]).image_srgb
+        points = reader.read_twice(reader.crops(image, frames)).points
+        found = torch.from_numpy(to_picture(frames, points))[:, :68]
         errors += nme51(found, truth).tolist()
         offsets.append((found - truth) / eye_distance(truth)[:, None, None])
     scores = summarise(errors)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from hiface.data import read_photo
 from hiface.networks.detect import FaceDetector
@@ -41,6 +42,46 @@ def detector_row(name: str, picture: np.ndarray, threads: int, repeats: int) -> 
         "fastest_ms": round(min(spans), 2),
         "median_ms": round(float(np.median(spans)), 2),
         "fastest_processor_ms": round(min(work), 2),
+    }
+
+
+def with_copies(picture: np.ndarray, detector: FaceDetector) -> list[np.ndarray]:
+    """Pictures of one size that hold 1 to 8 copies of the largest face of a photo, all of one size."""
+    face = max(detector.detect(picture), key=lambda d: float((d.box[2:] - d.box[:2]).max()))
+    side = 1.1 * float((face.box[2:] - face.box[:2]).max())
+    left, top = (0.5 * (face.box[:2] + face.box[2:]) - side).tolist()
+    cut = Image.fromarray(picture).crop(
+        (round(left), round(top), round(left + 2 * side), round(top + 2 * side))
+    )
+    tile = np.asarray(cut.resize((160, 160)))
+    pictures, canvas = [], np.full((320, 640, 3), 128, np.uint8)
+    for i in range(8):
+        row, column = 160 * (i // 4), 160 * (i % 4)
+        canvas[row : row + 160, column : column + 160] = tile
+        pictures.append(canvas.copy())
+    return pictures
+
+
+def further_face_row(name: str, picture: np.ndarray, threads: int, repeats: int) -> dict:
+    """What a further face adds to the time of the detector: slope over 2 to 8 faces in pictures of one size.
+
+    The pictures take turns, so that a busy moment of the machine meets them all.
+    """
+    detector = FaceDetector(threads=threads)
+    pictures = with_copies(picture, detector)[1:]
+    found = [len(detector.detect(p)) for p in pictures]
+    spans: list[list[float]] = [[] for _ in pictures]
+    for _ in range(repeats):
+        for i, p in enumerate(pictures):
+            start = time.perf_counter()
+            detector.detect(p)
+            spans[i].append(1e3 * (time.perf_counter() - start))
+    fastest, median = ([float(f(s)) for s in spans] for f in (np.min, np.median))
+    return {
+        "picture": f"copies of the face of {name}",
+        "faces": found,
+        "further_face_fastest_ms": round(float(np.polyfit(found, fastest, 1)[0]), 2),
+        "further_face_median_ms": round(float(np.polyfit(found, median, 1)[0]), 2),
     }
 
 
@@ -83,6 +124,12 @@ def main() -> None:
                     **detector_row(name, picture, threads, options.repeats),
                 }
             )
+            print(rows[-1])
+    if options.photo:
+        name = options.photo.name
+        for threads in (1, 2):
+            row = further_face_row(name, pictures[name], threads, options.repeats)
+            rows.append({"network": "detector", "threads": threads, **row})
             print(rows[-1])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hiface.data.crops import CropFrame, box_of_points, eye_roll
+from hiface.data.crops import box_of_points, eye_roll
 from hiface.errors import ImageError
 from hiface.networks.detect import (
     DetectConfig,
@@ -16,11 +16,9 @@ from hiface.networks.detect import (
     _is_off,
     _merge,
     _resized,
-    _to_camera,
     face_score,
 )
-from hiface.networks.looks import Look
-from hiface.networks.poses import rotation_from_6d
+from hiface.networks.looks import Look, join_looks
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +47,10 @@ def test_wrong_arrays_are_named_errors(detector: FaceDetector, array: np.ndarray
 
 
 def test_canvas_maps_pixels_exactly() -> None:
-    image = torch.zeros(50, 100, 3, dtype=torch.uint8)
+    image = np.zeros((50, 100, 3), np.uint8)
     image[20:30, 60:70] = 255
     small = _resized(image, 0.5)
-    assert small.shape == (25, 50, 3) and small.dtype == torch.uint8
+    assert small.shape == (25, 50, 3) and small.dtype == np.uint8
     canvas, pad = _canvas(small, 0.5, 32)
     assert canvas.shape[2] % 32 == 0 and canvas.shape[3] % 32 == 0
     ys, xs = np.nonzero(canvas[0, 0] > 0.9)
@@ -64,41 +62,25 @@ def test_canvas_maps_pixels_exactly() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 300), (300, 1), (2, 3), (70, 50)])
 def test_shrinking_keeps_the_mean_and_at_least_one_pixel(shape: tuple[int, int]) -> None:
-    gen = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (*shape, 3), generator=gen, dtype=torch.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     small = _resized(image, 0.25)
     assert min(small.shape[:2]) >= 1
-    assert float((small.float().mean() - image.float().mean()).abs()) < 16
-    assert torch.equal(_resized(image, 1.0), image)
+    assert abs(float(small.mean() - image.mean())) < 16
+    assert np.array_equal(_resized(image, 1.0), image)
 
 
 def test_crops_that_need_no_second_look() -> None:
-    frame = CropFrame(torch.zeros(4, 2), torch.full((4,), 100.0), torch.zeros(4))
-    better = CropFrame(
-        torch.tensor([[4.0, 0.0], [0.0, 9.0], [0.0, 0.0], [0.0, 0.0]]),
-        torch.tensor([104.0, 100.0, 130.0, 100.0]),
-        torch.tensor([0.1, 0.0, 0.0, -0.4]),
-    )
-    assert _is_off(frame, better, (0.06, 0.12, 0.25)).tolist() == [False, True, True, True]
+    frames = np.tile(np.array([0.0, 0.0, 100.0, 0.0], np.float32), (4, 1))
+    better = np.array([[4, 0, 104, 0.1], [0, 9, 100, 0], [0, 0, 130, 0], [0, 0, 100, -0.4]], np.float32)
+    assert _is_off(frames, better, (0.06, 0.12, 0.25)).tolist() == [False, True, True, True]
 
 
 def test_duplicates_are_merged_and_neighbours_kept() -> None:
-    base = torch.rand(68, 2, generator=torch.Generator().manual_seed(0)) * 50
-    points = torch.stack([base, base + 3, base + torch.tensor([45.0, 0.0]), base * 0.4 + 10])
+    base = np.random.default_rng(0).random((68, 2)) * 50
+    points = np.stack([base, base + 3, base + np.array([45.0, 0.0]), base * 0.4 + 10])
     scores = np.array([0.7, 0.9, 0.6, 0.8])
     assert _merge(points, scores, scores > 0.5).tolist() == [1, 2]
     assert len(_merge(points, scores, scores > 2)) == 0
-
-
-def test_rotation_is_turned_back_to_the_camera() -> None:
-    """A head seen along a ray off the axis, in a rolled crop, looks the same as one on the axis."""
-    R = rotation_from_6d(torch.randn(1, 6, generator=torch.Generator().manual_seed(1)))
-    on_axis = CropFrame(torch.tensor([[100.0, 100.0]]), torch.tensor([50.0]), torch.tensor([0.0]))
-    assert torch.allclose(_to_camera(R, on_axis, 200, 200, 300.0), R, atol=1e-6)
-    turned = CropFrame(torch.tensor([[160.0, 100.0]]), torch.tensor([50.0]), torch.tensor([0.4]))
-    out = _to_camera(R, turned, 200, 200, 300.0)
-    angle = torch.acos(((out @ R.transpose(1, 2)).diagonal(dim1=1, dim2=2).sum() - 1) / 2)
-    assert 0.3 < float(angle) < 0.6 and abs(float(torch.linalg.det(out)) - 1) < 1e-5
 
 
 def test_eye_roll() -> None:
@@ -150,20 +132,23 @@ class FakeReader:
     crop_px, crop_scale, n_dense = 8, 1.6, 0
 
     def __init__(self) -> None:
-        self.looked = 0
+        self.looked = self.twice = 0
 
-    def crops(self, photo: torch.Tensor, frame: CropFrame) -> torch.Tensor:
-        x, y = frame.centre_px.long().unbind(-1)
-        return (photo[y, x].float() / 255)[:, :, None, None].expand(-1, 3, 8, 8)
+    def crops(self, photo: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        x, y = frames[:, :2].astype(int).T
+        return np.tile((photo[y, x] / np.float32(255))[:, :, None, None], (1, 1, 8, 8))
 
-    def read(self, crops: torch.Tensor) -> Look:
+    def read(self, crops: np.ndarray) -> Look:
         n = len(crops)
         self.looked += n
-        corners = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).repeat(34, 1) / self.crop_scale
-        ones = torch.ones(n, 68)
-        return Look(
-            corners.expand(n, 68, 2), 0.01 * ones, torch.eye(3).expand(n, 3, 3), crops.mean((1, 2, 3)), ones
-        )
+        corners = np.tile(np.array([[-1.0, -1.0], [1.0, 1.0]], np.float32), (n, 34, 1)) / self.crop_scale
+        ones, R = np.ones((n, 68), np.float32), np.tile(np.eye(3, dtype=np.float32), (n, 1, 1))
+        return Look(corners, 0.01 * ones, R, crops.mean((1, 2, 3)), ones)
+
+    def read_twice(self, crops: np.ndarray, known: Look) -> Look:
+        new = self.read(crops[len(known.presence) :])
+        self.twice += len(crops)
+        return join_looks([known, new])
 
 
 def fake_detector(finder: FakeFinder, reader: FakeReader) -> FaceDetector:
@@ -174,7 +159,7 @@ def fake_detector(finder: FakeFinder, reader: FakeReader) -> FaceDetector:
 
 def first_looks(boxes: list[tuple[float, float, float, float, float]], faces: list[int]) -> tuple[int, int]:
     """Numbers of crops looked at first and of views, in a 512 px photo where some boxes are faces."""
-    photo = torch.zeros(512, 512, 3, dtype=torch.uint8)
+    photo = np.zeros((512, 512, 3), np.uint8)
     for i in faces:
         x0, y0, x1, y1 = map(int, boxes[i][:4])
         photo[y0:y1, x0:x1] = 255
@@ -203,6 +188,39 @@ def test_effort_follows_what_the_finder_says() -> None:
     assert first_looks([small], [0])[1] == 3
     # Nothing sure: two looks, then no more.
     assert first_looks(weak, []) == (2, 3)
+
+
+def test_only_what_can_become_a_face_gets_a_second_look() -> None:
+    """Presence times the finder's score bounds the score; the others are merged as before, then dropped."""
+    boxes = [(100.0, 100.0, 220.0, 220.0, 0.9), (300.0, 300.0, 420.0, 420.0, 0.9)]
+    for brightness, expected in ((255, 2), (170, 2), (160, 1), (60, 1)):
+        photo = np.zeros((512, 512, 3), np.uint8)
+        photo[100:220, 100:220], photo[300:420, 300:420] = 255, brightness
+        finder, reader = FakeFinder(512, boxes), FakeReader()
+        found = fake_detector(finder, reader).detect(photo)
+        assert (len(found), reader.twice) == (expected, expected)
+        bound = face_score(np.array([0.9]), np.array([brightness / 255]), np.zeros(1))
+        assert (expected == 2) == bool(bound >= DetectConfig().min_score)
+
+
+def test_a_photo_may_be_read_only_and_is_left_as_it_is(detector: FaceDetector) -> None:
+    photo = np.random.default_rng(2).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    before = photo.copy()
+    photo.flags.writeable = False
+    detector.detect(photo)
+    assert np.array_equal(photo, before)
+
+
+def test_faces_do_not_depend_on_what_was_seen_before(detector: FaceDetector) -> None:
+    config = DetectConfig(min_finder_score=0.01, min_presence=0.0, min_score=0.0, max_candidates=5)
+    asked, rng = FaceDetector(threads=1, config=config), np.random.default_rng(3)
+    photo, other = (rng.integers(0, 256, (n, 128, 3), dtype=np.uint8) for n in (96, 200))
+    first = asked.detect(photo)
+    asked.detect(other)
+    again = asked.detect(photo)
+    assert len(first) == len(again) > 0
+    for a, b in zip(first, again, strict=True):
+        assert a.score == b.score and torch.equal(a.landmarks68_px, b.landmarks68_px)
 
 
 def test_synthetic_people_are_found_where_they_are(detector: FaceDetector) -> None:

@@ -16,12 +16,13 @@ from hiface.data.crops import CropFrame, crop_photo, frame_of_box, frame_of_poin
 from hiface.errors import AssetError, ShapeError
 from hiface.losses.box_losses import iou_and_giou, quality_focal
 from hiface.losses.landmark_points import gaussian_nll, rotation_distance
-from hiface.networks.boxes import decode_maps, iou_matrix, suppress
+from hiface.networks.boxes import contained_matrix, decode_maps, iou_matrix, suppress
 from hiface.networks.finder import FinderConfig, build_finder, decode
 from hiface.networks.landmarker import LandmarkerConfig, LandmarkOutput, build_landmarker, standardise
 from hiface.networks.layers import count_parameters
+from hiface.networks.pose_arrays import mirrored_rotations, rotations_from_6d, turned_to_camera
 from hiface.networks.poses import mirror_rotation, ray_rotation, roll_rotation, rotation_from_6d
-from hiface.networks.runtime import OnnxRunner, TorchRunner, load_runner
+from hiface.networks.runtime import OnnxRunner, TorchRunner, load_runner, spinning
 from hiface.networks.weights import load_finder, load_landmarker, save_weights, weights_notes
 
 torch.set_num_threads(1)
@@ -146,6 +147,23 @@ def test_missing_and_damaged_onnx_are_named_errors(tmp_path: Path) -> None:
         OnnxRunner(tmp_path / "bad.onnx", 1)
 
 
+def test_threads_look_out_for_work_only_for_a_bounded_time() -> None:
+    assert spinning("1.31.1", 2) == {"allow_spinning": "1", "spin_duration_us": "50"}
+    for version, threads in (("1.31.1", 1), ("1.18.0", 4), ("1.26.2", 2), ("nightly", 2)):
+        assert spinning(version, threads) == {"allow_spinning": "0"}
+
+
+def test_numpy_rotations_are_those_of_the_tensors() -> None:
+    gen = torch.Generator().manual_seed(4)
+    raw, offset, roll = torch.randn(6, 6, generator=gen), torch.randn(6, 2, generator=gen), torch.randn(6)
+    R = rotation_from_6d(raw)
+    assert np.allclose(rotations_from_6d(raw.numpy()), R.numpy(), atol=1e-5)
+    assert np.allclose(mirrored_rotations(R.numpy()), mirror_rotation(R).numpy(), atol=1e-6)
+    turned = turned_to_camera(R.numpy(), offset.numpy(), roll.numpy())
+    assert np.allclose(turned, (ray_rotation(offset) @ roll_rotation(roll) @ R).numpy(), atol=1e-5)
+    assert np.allclose(turned_to_camera(R.numpy(), np.zeros((6, 2)), np.zeros(6)), R.numpy(), atol=1e-6)
+
+
 def test_rotations() -> None:
     R = random_rotations(5)
     assert torch.allclose(R @ R.transpose(1, 2), torch.eye(3).expand(5, 3, 3), atol=1e-5)
@@ -197,6 +215,23 @@ def test_iou_and_suppression() -> None:
     assert abs(float(iou) - 90 / 110) < 1e-6 and abs(float(giou) - 90 / 110) < 1e-6
     apart = iou_and_giou(a, torch.tensor([20.0, 0, 30, 10]))
     assert float(apart[0]) == 0 and abs(float(apart[1]) + 1 / 3) < 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 12), st.integers(0, 10**6), st.sampled_from([0.3, 0.5]), st.sampled_from([0.6, 2.0]))
+def test_suppression_keeps_what_clashes_with_nothing_better(
+    count: int, seed: int, max_iou: float, max_contained: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    low = rng.random((count, 2)) * 10
+    boxes = np.concatenate([low, low + 1 + rng.random((count, 2)) * 9], axis=1).astype(np.float32)
+    scores = rng.random(count)
+    clash = (iou_matrix(boxes, boxes) > max_iou) | (contained_matrix(boxes, boxes) > max_contained)
+    kept: list[int] = []
+    for i in np.argsort(-scores, kind="stable"):
+        if not clash[i, kept].any():
+            kept.append(int(i))
+    assert suppress(boxes, scores, max_iou, max_contained).tolist() == kept
 
 
 def test_quality_focal_is_least_at_the_target() -> None:

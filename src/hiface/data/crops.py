@@ -9,13 +9,12 @@ coordinates run from -1 to 1 across the side, x right, y down.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from hiface.assets import load_json_asset
+from hiface.data.crop_arrays import eye_corners, read_crops
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,9 @@ class CropFrame:
         square = (0.5 * self.side_px)[..., None, None] ** 2
         return (points_px - self.centre_px[..., None, :]) @ turn / square
 
-    def take(self, ids: Tensor | slice) -> CropFrame:
-        """The crops with these numbers, of a list of crops."""
-        return CropFrame(self.centre_px[ids], self.side_px[ids], self.roll[ids])
-
-
-def join_frames(frames: list[CropFrame]) -> CropFrame:
-    """Several lists of crops, one after another."""
-    return CropFrame(
-        torch.cat([f.centre_px for f in frames]),
-        torch.cat([f.side_px for f in frames]),
-        torch.cat([f.roll for f in frames]),
-    )
+    def rows(self) -> np.ndarray:
+        """A list of crops as `hiface.data.crop_arrays` holds them: [N, 4] float32 x, y, side, roll."""
+        return torch.cat([self.centre_px, self.side_px[:, None], self.roll[:, None]], dim=1).float().numpy()
 
 
 def box_of_points(points: Tensor) -> Tensor:
@@ -91,15 +81,9 @@ def frame_of_points(points: Tensor, scale: float, roll: Tensor) -> CropFrame:
     return CropFrame(centre, frame.side_px, roll)
 
 
-@lru_cache(maxsize=1)
-def _eye_corners() -> list[list[int]]:
-    """Corners of the right and the left eye in iBUG order."""
-    return load_json_asset("landmarks/ibug68_groups.json")["eye_corners"]
-
-
 def eye_roll(points: Tensor) -> Tensor:
     """Roll of the line from the right eye's centre to the left's, radians: [*B, L, 2] (68 first) to [*B]."""
-    right, left = _eye_corners()
+    right, left = eye_corners()
     across = points[..., left, :].mean(dim=-2) - points[..., right, :].mean(dim=-2)
     return torch.atan2(across[..., 1], across[..., 0])
 
@@ -125,7 +109,7 @@ def sampling_grid(frame: CropFrame, size_px: int, height: int, width: int) -> Te
 
 
 def crop_photo(image_srgb: Tensor, frame: CropFrame, size_px: int) -> Tensor:
-    """Reads crops from one photo of any size, averaging where it is scaled down.
+    """Reads crops from one photo of any size, averaging where it is scaled down; see `read_crops`.
 
     Args:
         image_srgb: [H, W, 3] uint8.
@@ -135,37 +119,4 @@ def crop_photo(image_srgb: Tensor, frame: CropFrame, size_px: int) -> Tensor:
     Returns:
         [N, 3, size_px, size_px] float32, 0..1; the photo's edge is repeated outside it.
     """
-    crops = torch.zeros(frame.side_px.shape[0], 3, size_px, size_px)
-    if len(crops) == 0:
-        return crops
-    parts, maps = [], []
-    for side, centre, axes in zip(
-        frame.side_px.tolist(), frame.centre_px.tolist(), frame.axes().tolist(), strict=True
-    ):
-        part, (x0, y0), factor = _shrunk_piece(image_srgb, centre, side, size_px)
-        sx, sy = 2.0 / (factor * part.shape[3]), 2.0 / (factor * part.shape[2])
-        to_x = [sx * axes[0][0], sx * axes[0][1], sx * (centre[0] - x0) - 1.0]
-        to_y = [sy * axes[1][0], sy * axes[1][1], sy * (centre[1] - y0) - 1.0]
-        parts.append(part)
-        maps.append([to_x, to_y])
-    grid = F.affine_grid(torch.tensor(maps), [len(parts), 3, size_px, size_px], align_corners=False)
-    for i, part in enumerate(parts):
-        crops[i] = F.grid_sample(part, grid[i : i + 1], padding_mode="border", align_corners=False)[0]
-    return crops.mul_(1.0 / 255.0)
-
-
-def _shrunk_piece(
-    image: Tensor, centre: list[float], side: float, size_px: int
-) -> tuple[Tensor, tuple[int, int], int]:
-    """The piece of a photo that a crop needs, [1, 3, h, w] 0..255, its corner (x, y) and how often shrunk."""
-    height, width = image.shape[:2]
-    factor = max(1, int(side / size_px + 0.25))
-    reach = 0.75 * side + 2 * factor  # half the diagonal, and a margin
-    x0 = min(max(int(centre[0] - reach), 0), width - 1) // factor * factor
-    y0 = min(max(int(centre[1] - reach), 0), height - 1) // factor * factor
-    x1 = max(x0 + 1, min(int(centre[0] + reach) + 1, width))
-    y1 = max(y0 + 1, min(int(centre[1] + reach) + 1, height))
-    part = image[y0:y1, x0:x1].permute(2, 0, 1)[None].float()
-    if factor > 1:
-        part = F.avg_pool2d(part, factor, ceil_mode=True, count_include_pad=False)
-    return part, (x0, y0), factor
+    return torch.from_numpy(read_crops(image_srgb.numpy(), frame.rows(), size_px))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hiface.assets import load_json_asset
+from hiface.data.crop_arrays import to_picture
 from hiface.data.crops import CropFrame, box_of_points, eye_roll, frame_of_points
 from hiface.errors import ShapeError
 from hiface.evaluation.holdout import HeldFaces, SubsetLimits, subsets
@@ -63,16 +64,14 @@ def read_crops(reader: LandmarkReader, pictures: np.ndarray, faces: HeldFaces, s
     Returns:
         [N, L, 2] 68 and dense points, pixels.
     """
-    frames = jittered_frames(faces.points_px, reader.crop_scale, seed)
+    frames = jittered_frames(faces.points_px, reader.crop_scale, seed).rows()
     out = []
     for start in range(0, len(pictures), _BATCH):
         ids = range(start, min(start + _BATCH, len(pictures)))
-        crops = [
-            reader.crops(torch.from_numpy(np.array(pictures[i])), frames.take(slice(i, i + 1))) for i in ids
-        ]
-        points = reader.read(torch.cat(crops)).points
-        out.append(frames.take(slice(ids.start, ids.stop)).to_picture(points))
-    return torch.cat(out)[:, : 68 + reader.n_dense]
+        crops = [reader.crops(np.asarray(pictures[i]), frames[i : i + 1]) for i in ids]
+        points = reader.read(np.concatenate(crops)).points
+        out.append(to_picture(frames[ids.start : ids.stop], points))
+    return torch.from_numpy(np.concatenate(out)[:, : 68 + reader.n_dense])
 
 
 def detect_faces(detector: FaceDetector, pictures: np.ndarray, faces: HeldFaces) -> Tensor:

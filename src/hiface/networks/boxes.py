@@ -8,19 +8,14 @@ import numpy as np
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes [N, 4] and [M, 4] (x0, y0, x1, y1): [N, M]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = np.prod(np.clip(high - low, 0.0, None), axis=-1)
-    area_a, area_b = _area(a), _area(b)
-    return inter / np.maximum(area_a[:, None] + area_b[None] - inter, 1e-9)
+    inter, area_a, area_b = _overlaps(a, b)
+    return inter / np.maximum(area_a + area_b - inter, 1e-9)
 
 
 def contained_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over the smaller area of boxes [N, 4] and [M, 4]: [N, M]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = np.prod(np.clip(high - low, 0.0, None), axis=-1)
-    return inter / np.maximum(np.minimum(_area(a)[:, None], _area(b)[None]), 1e-9)
+    inter, area_a, area_b = _overlaps(a, b)
+    return inter / np.maximum(np.minimum(area_a, area_b), 1e-9)
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, max_iou: float, max_contained: float = 2.0) -> np.ndarray:
@@ -35,12 +30,18 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, max_iou: float, max_containe
     Returns:
         Indices of the kept boxes, best first.
     """
+    if len(boxes) < 2:
+        return np.arange(len(boxes))
     order = np.argsort(-scores, kind="stable")
-    clash = (iou_matrix(boxes, boxes) > max_iou) | (contained_matrix(boxes, boxes) > max_contained)
-    kept: list[int] = []
+    inter, area, other = _overlaps(boxes, boxes)
+    clash = inter > max_iou * np.maximum(area + other - inter, 1e-9)
+    if max_contained < 1.0:
+        clash |= inter > max_contained * np.maximum(np.minimum(area, other), 1e-9)
+    free, kept = np.ones(len(boxes), bool), []
     for i in order:
-        if not clash[i, kept].any():
+        if free[i]:
             kept.append(int(i))
+            free &= ~clash[i]
     return np.asarray(kept, dtype=np.int64)
 
 
@@ -62,16 +63,25 @@ def decode_maps(
     min_logit = float(np.log(min_score / (1.0 - min_score)))
     for level, stride in zip(maps, strides, strict=True):
         ys, xs = np.nonzero(level[0, 0] > min_logit)
-        sides = np.exp(level[0, 1:, ys, xs]) * stride
-        centre = (np.stack([xs, ys], axis=-1) + 0.5) * stride
+        if len(ys) == 0:
+            continue
+        found = level[0, :, ys, xs]
+        sides = np.exp(found[:, 1:]) * stride
+        centre = np.stack([xs + 0.5, ys + 0.5], axis=1) * stride
         boxes.append(
-            np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], axis=-1).astype(np.float32)
+            np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], axis=1).astype(np.float32)
         )
-        scores.append(1.0 / (1.0 + np.exp(-level[0, 0, ys, xs])))
+        scores.append((1.0 / (1.0 + np.exp(-found[:, 0]))).astype(np.float32))
     all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
     best = np.argsort(-all_scores, kind="stable")[:limit]
     return all_boxes[best], all_scores[best]
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0.0, None), axis=-1)
+def _overlaps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Intersections [N, M] of boxes and the areas of both lists, [N, 1] and [1, M]."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.maximum(high - low, 0.0)
+    area_a, area_b = (np.maximum(c[:, 2:] - c[:, :2], 0.0) for c in (a, b))
+    inter = shared[..., 0] * shared[..., 1]
+    return inter, (area_a[:, 0] * area_a[:, 1])[:, None], (area_b[:, 0] * area_b[:, 1])[None]

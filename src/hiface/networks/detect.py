@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiface.data.crops import CropFrame, box_of_points, eye_roll, frame_of_box, frame_of_points, join_frames
+from hiface.data.crop_arrays import eye_rolls, frames_of_boxes, frames_of_points, tight_boxes, to_picture
 from hiface.errors import ImageError
 from hiface.networks.boxes import contained_matrix, decode_maps, suppress
 from hiface.networks.looks import LandmarkReader, Look, join_looks
-from hiface.networks.poses import ray_rotation, roll_rotation
+from hiface.networks.pose_arrays import turned_to_camera
 from hiface.networks.runtime import Runner, load_runner
 
 _GREY = 128
@@ -106,25 +106,26 @@ class _Seen:
     """Faces with where and what was read.
 
     Attributes:
-        frame: N crops.
+        frames: [N, 4] crops, see `hiface.data.crop_arrays`.
         crops: [N, 3, S, S].
         look: In crop coordinates.
         finder: [N] scores of the finder.
     """
 
-    frame: CropFrame
-    crops: Tensor
+    frames: np.ndarray
+    crops: np.ndarray
     look: Look
     finder: np.ndarray
 
     def take(self, ids: np.ndarray) -> _Seen:
         """The faces with these numbers."""
-        i = torch.from_numpy(ids)
-        return _Seen(self.frame.take(i), self.crops[i], self.look.take(i), self.finder[ids])
+        if len(ids) == len(self.finder) and (ids == np.arange(len(ids))).all():
+            return self
+        return _Seen(self.frames[ids], self.crops[ids], self.look.take(ids), self.finder[ids])
 
-    def points(self) -> Tensor:
+    def points(self) -> np.ndarray:
         """[N, L, 2] pixels of the photo."""
-        return self.frame.to_picture(self.look.points)
+        return to_picture(self.frames, self.look.points)
 
 
 class FaceDetector:
@@ -175,27 +176,28 @@ class FaceDetector:
 
     def _detect(self, image_srgb: np.ndarray, focal_px: float) -> list[Detection]:
         whole = np.ascontiguousarray(image_srgb)
-        photo = torch.from_numpy(whole if whole.flags.writeable else whole.copy())
+        photo = whole if whole.flags.writeable else whole.copy()
         boxes, scores = self._find(photo)
         if len(boxes) == 0:
             return []
         first = self._first_look(photo, boxes, scores)
-        likely = first.look.presence.numpy()
+        likely = first.look.presence
         kept = _merge(first.points()[:, :68], first.finder * likely, likely >= self.config.min_presence)
+        # A second look cannot raise a face above the score that it has if no point of it is in doubt.
+        kept = kept[face_score(first.finder[kept], likely[kept], np.zeros(1)) >= self.config.min_score]
         if len(kept) == 0:
             return []
         seen = self._second_look(photo, first.take(kept))
         look, points = seen.look, seen.points()
-        spread = look.sigma[:, :68].mean(dim=1) * (0.5 * self._reader.crop_scale)
-        presence = np.minimum(likely[kept], look.presence.numpy())
-        final = face_score(seen.finder, presence, spread.numpy())
+        spread = look.sigma[:, :68].mean(axis=1) * (0.5 * self._reader.crop_scale)
+        final = face_score(seen.finder, np.minimum(likely[kept], look.presence), spread)
         left = _merge(points[:, :68], final, final >= self.config.min_score)
-        height, width = image_srgb.shape[:2]
-        R = _to_camera(look.R_crop, seen.frame, width, height, focal_px)
-        sigma = look.sigma * (0.5 * seen.frame.side_px[:, None])
+        middle = np.array([0.5 * photo.shape[1], 0.5 * photo.shape[0]], np.float32)
+        R = turned_to_camera(look.R_crop, (seen.frames[:, :2] - middle) / focal_px, seen.frames[:, 3])
+        sigma = look.sigma * (0.5 * seen.frames[:, 2:3])
         return [self._detection(points[i], sigma[i], look.visible[i], R[i], float(final[i])) for i in left]
 
-    def _find(self, photo: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Candidate boxes [N, 4] float32 in photo pixels, and scores [N], best first, without duplicates."""
         cfg = self.config
         longest = max(photo.shape[:2])
@@ -208,52 +210,57 @@ class FaceDetector:
             passes.append((_resized(small, cfg.overview_side_px / max(small.shape)), cfg.overview_margin))
         if longest > cfg.base_side_px * (2 if dominant else 1):
             passes.append((_resized(photo, min(1.0, cfg.fine_side_px / longest)), cfg.fine_margin))
-        found = [(boxes, scores), *(self._search(photo, *seen) for seen in passes)]
-        boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        if passes:
+            found = [(boxes, scores), *(self._search(photo, *seen) for seen in passes)]
+            boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
         kept = suppress(boxes, scores, 0.45)[: cfg.max_candidates]
         return boxes[kept].astype(np.float32), scores[kept]
 
-    def _search(self, photo: Tensor, picture: Tensor, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    def _search(self, photo: np.ndarray, picture: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
         """Boxes [N, 4] in photo pixels and scores [N] that the finder gives for a scaled photo."""
         canvas, pad = _canvas(picture, margin, self._strides[-1])
         boxes, scores = decode_maps(self._finder(canvas), self._strides, self.config.min_finder_score)
         scale = [picture.shape[i] / photo.shape[i] for i in (1, 0, 1, 0)]
         return (boxes - pad) / np.array(scale, np.float32), scores
 
-    def _first_look(self, photo: Tensor, boxes: np.ndarray, scores: np.ndarray) -> _Seen:
+    def _first_look(self, photo: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> _Seen:
         """One look at the sure candidates and as many others, then at more until a batch holds no face.
 
         Candidates inside a face that was found already are passed over.
         """
         cfg = self.config
-        frame = frame_of_box(torch.from_numpy(boxes), self._reader.crop_scale)
+        frames = frames_of_boxes(boxes, self._reader.crop_scale)
         parts, left = [], np.arange(len(boxes))
         sure = int((scores >= cfg.sure_finder_score).sum())
         more = int((scores[sure : 2 * sure] >= cfg.lone_finder_score).sum()) if sure else cfg.batch
         now = left[: sure + more]
         while len(now):
-            here = frame.take(torch.from_numpy(now))
+            here = frames[now]
             crops = self._reader.crops(photo, here)
             look = self._reader.read(crops)
             parts.append(_Seen(here, crops, look, scores[now]))
             face = look.presence >= _SURE_PRESENCE
             if not bool(face[sure if len(parts) == 1 else 0 :].any()):
                 break
-            found = box_of_points(here.to_picture(look.points[:, :68]))[face].numpy()
             left = left[len(now) :]
+            if len(left) == 0:
+                break
+            found = tight_boxes(to_picture(here, look.points[:, :68]))[face]
             inside = (contained_matrix(boxes[left], found) > _INSIDE).any(axis=1)
             left = left[~inside]
             now = left[: max(cfg.batch, len(scores) // 8)]
         return _join(parts)
 
-    def _second_look(self, photo: Tensor, first: _Seen) -> _Seen:
+    def _second_look(self, photo: np.ndarray, first: _Seen) -> _Seen:
         """A look along the eyes where the first crop was off, and in the mirror; settled faces come first."""
         points = first.points()
-        better = frame_of_points(points[:, :68], self._reader.crop_scale, eye_roll(points))
-        off = _is_off(first.frame, better, self.config.settled)
-        still, moved = torch.nonzero(~off)[:, 0].numpy(), torch.nonzero(off)[:, 0].numpy()
-        settled, frame = first.take(still), better.take(torch.from_numpy(moved))
-        crops = torch.cat([settled.crops, self._reader.crops(photo, frame)])
+        better = frames_of_points(points[:, :68], self._reader.crop_scale, eye_rolls(points))
+        off = _is_off(first.frames, better, self.config.settled)
+        still, moved = np.nonzero(~off)[0], np.nonzero(off)[0]
+        settled, frames = first.take(still), better[moved]
+        crops = settled.crops
+        if len(moved):
+            crops = np.concatenate([crops, self._reader.crops(photo, frames)])
         if self.config.flip:
             look = self._reader.read_twice(crops, settled.look)
         elif len(moved):
@@ -261,25 +268,26 @@ class FaceDetector:
         else:
             look = settled.look
         order = np.argsort(np.concatenate([still, moved]))
-        frames = join_frames([settled.frame, frame])
         finder = np.concatenate([settled.finder, first.finder[moved]])
-        return _Seen(frames, crops, look, finder).take(order)
+        return _Seen(np.concatenate([settled.frames, frames]), crops, look, finder).take(order)
 
     def _detection(
-        self, points: Tensor, sigma: Tensor, visible: Tensor, R: Tensor, score: float
+        self, points: np.ndarray, sigma: np.ndarray, visible: np.ndarray, R: np.ndarray, score: float
     ) -> Detection:
-        split = [68, self._reader.n_dense, points.shape[0] - 68 - self._reader.n_dense]
-        p68, dense, iris = points.split(split)
-        s68, s_dense, s_iris = sigma.split(split)
-        v68, v_dense, _ = visible.split(split)
-        box = torch.cat([p68.amin(dim=0), p68.amax(dim=0)])
-        return Detection(box, score, p68, s68, v68, dense, s_dense, v_dense, iris, s_iris, R)
+        dense, iris = slice(68, 68 + self._reader.n_dense), slice(68 + self._reader.n_dense, None)
+        box = torch.from_numpy(tight_boxes(points[None, :68])[0])
+        p, s, v = torch.from_numpy(points), torch.from_numpy(sigma), torch.from_numpy(visible)
+        p68, s68, v68 = p[:68], s[:68], v[:68]
+        pose = torch.from_numpy(R)
+        return Detection(box, score, p68, s68, v68, p[dense], s[dense], v[dense], p[iris], s[iris], pose)
 
 
 def _join(parts: list[_Seen]) -> _Seen:
+    if len(parts) == 1:
+        return parts[0]
     return _Seen(
-        join_frames([part.frame for part in parts]),
-        torch.cat([part.crops for part in parts]),
+        np.concatenate([part.frames for part in parts]),
+        np.concatenate([part.crops for part in parts]),
         join_looks([part.look for part in parts]),
         np.concatenate([part.finder for part in parts]),
     )
@@ -313,17 +321,18 @@ def face_score(finder: np.ndarray, presence: np.ndarray, spread: np.ndarray) -> 
     return presence * finder**0.2 / (1.0 + (spread / _SPREAD) ** 4)
 
 
-def _resized(picture: Tensor, scale: float) -> Tensor:
+def _resized(picture: np.ndarray, scale: float) -> np.ndarray:
     """[H, W, 3] uint8 scaled, with antialiasing; sides of at least 1."""
     height, width = picture.shape[:2]
     size = max(1, round(height * scale)), max(1, round(width * scale))
     if size == (height, width):
         return picture
-    planes = picture.permute(2, 0, 1)[None]
-    return F.interpolate(planes, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    planes = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    small = F.interpolate(planes, size=size, mode="bilinear", antialias=True)
+    return small[0].permute(1, 2, 0).numpy()
 
 
-def _canvas(picture: Tensor, margin: float, multiple: int) -> tuple[np.ndarray, int]:
+def _canvas(picture: np.ndarray, margin: float, multiple: int) -> tuple[np.ndarray, int]:
     """A picture [h, w, 3] uint8 on a grey canvas for the finder.
 
     Returns:
@@ -332,32 +341,25 @@ def _canvas(picture: Tensor, margin: float, multiple: int) -> tuple[np.ndarray, 
     height, width = picture.shape[:2]
     pad = round(margin * max(height, width) / 2)
     rows, cols = (-(-(side + 2 * pad) // multiple) * multiple for side in (height, width))
-    canvas = np.full((1, 3, rows, cols), _GREY / 255.0, np.float32)
-    pixels = picture.numpy()
-    for channel in range(3):  # each is contiguous in a resized picture
-        inner = canvas[0, channel, pad : pad + height, pad : pad + width]
-        np.multiply(pixels[..., channel], np.float32(1 / 255), out=inner)
-    return canvas, pad
+    canvas = torch.empty(1, 3, rows, cols)
+    if (rows, cols) != (height, width):
+        canvas.fill_(_GREY / 255.0)
+    inner = canvas[0, :, pad : pad + height, pad : pad + width]
+    inner.copy_(torch.from_numpy(picture).permute(2, 0, 1)).mul_(1 / 255)
+    return canvas.numpy(), pad
 
 
-def _is_off(frame: CropFrame, better: CropFrame, limits: tuple[float, float, float]) -> Tensor:
-    """[N] bool: the better crop differs from the one that was read by more than `limits`."""
-    shift = (better.centre_px - frame.centre_px).norm(dim=-1) / frame.side_px
-    growth = (better.side_px / frame.side_px).log().abs()
-    turn = (better.roll - frame.roll).abs()
+def _is_off(frames: np.ndarray, better: np.ndarray, limits: tuple[float, float, float]) -> np.ndarray:
+    """[N] bool: the better crops differ from those that were read by more than `limits`."""
+    shift = np.hypot(better[:, 0] - frames[:, 0], better[:, 1] - frames[:, 1]) / frames[:, 2]
+    growth = np.abs(np.log(better[:, 2] / frames[:, 2]))
+    turn = np.abs(better[:, 3] - frames[:, 3])
     return (shift > limits[0]) | (growth > limits[1]) | (turn > limits[2])
 
 
-def _merge(points68: Tensor, scores: np.ndarray, good: np.ndarray) -> np.ndarray:
+def _merge(points68: np.ndarray, scores: np.ndarray, good: np.ndarray) -> np.ndarray:
     """Indices of the good faces without duplicates, best first; judged by their landmarks' boxes."""
     ids = np.nonzero(good)[0]
-    if len(ids) == 0:
+    if len(ids) < 2:
         return ids
-    boxes = torch.cat([points68.amin(dim=1), points68.amax(dim=1)], dim=1).numpy()[ids]
-    return ids[suppress(boxes, scores[ids], 0.35, _INSIDE)]
-
-
-def _to_camera(R_crop: Tensor, frame: CropFrame, width: int, height: int, focal_px: float) -> Tensor:
-    """From the crops' own axes to the photo's camera: undo the roll, then turn to the ray."""
-    offset = (frame.centre_px - frame.centre_px.new_tensor([width / 2, height / 2])) / focal_px
-    return ray_rotation(offset) @ roll_rotation(frame.roll) @ R_crop
+    return ids[suppress(tight_boxes(points68[ids]), scores[ids], 0.35, _INSIDE)]

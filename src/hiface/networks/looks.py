@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the landmark network says of crops of a photo."""
+"""What the landmark network says of crops of a photo, in numpy."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from hiface.data.crops import CropFrame, crop_photo
-from hiface.networks.landmarker import LandmarkOutput
-from hiface.networks.poses import mirror_rotation, rotation_from_6d
+from hiface.data.crop_arrays import read_crops
+from hiface.networks.pose_arrays import mirrored_rotations, rotations_from_6d
 from hiface.networks.runtime import Runner
+
+_FLIP_X = np.array([-1.0, 1.0], np.float32)
 
 
 @dataclass(frozen=True)
@@ -27,33 +27,33 @@ class Look:
         visible: [N, L] probability that a point can be seen.
     """
 
-    points: Tensor
-    sigma: Tensor
-    R_crop: Tensor
-    presence: Tensor
-    visible: Tensor
+    points: np.ndarray
+    sigma: np.ndarray
+    R_crop: np.ndarray
+    presence: np.ndarray
+    visible: np.ndarray
 
-    def take(self, ids: Tensor | slice) -> Look:
+    def take(self, ids: np.ndarray | slice) -> Look:
         """The crops with these numbers."""
         return Look(
             self.points[ids], self.sigma[ids], self.R_crop[ids], self.presence[ids], self.visible[ids]
         )
 
-    def mirrored(self, mirror: Tensor) -> Look:
+    def mirrored(self, mirror: np.ndarray) -> Look:
         """The same faces as seen in a mirror.
 
         Args:
             mirror: [L] number of each point's partner on the other side.
         """
-        points = self.points[:, mirror] * self.points.new_tensor([-1.0, 1.0])
+        points = self.points[:, mirror] * _FLIP_X
         sigma, visible = self.sigma[:, mirror], self.visible[:, mirror]
-        return Look(points, sigma, mirror_rotation(self.R_crop), self.presence, visible)
+        return Look(points, sigma, mirrored_rotations(self.R_crop), self.presence, visible)
 
 
 def mean_look(a: Look, b: Look) -> Look:
     """Mean of two looks at the same crops."""
     total = a.R_crop + b.R_crop
-    R = rotation_from_6d(torch.cat([total[..., 0], total[..., 1]], dim=-1))
+    R = rotations_from_6d(np.concatenate([total[:, :, 0], total[:, :, 1]], axis=1))
     return Look(
         0.5 * (a.points + b.points),
         0.5 * (a.sigma + b.sigma),
@@ -65,12 +65,14 @@ def mean_look(a: Look, b: Look) -> Look:
 
 def join_looks(looks: list[Look]) -> Look:
     """Several looks, one after another."""
+    if len(looks) == 1:
+        return looks[0]
     return Look(
-        torch.cat([k.points for k in looks]),
-        torch.cat([k.sigma for k in looks]),
-        torch.cat([k.R_crop for k in looks]),
-        torch.cat([k.presence for k in looks]),
-        torch.cat([k.visible for k in looks]),
+        np.concatenate([k.points for k in looks]),
+        np.concatenate([k.sigma for k in looks]),
+        np.concatenate([k.R_crop for k in looks]),
+        np.concatenate([k.presence for k in looks]),
+        np.concatenate([k.visible for k in looks]),
     )
 
 
@@ -92,19 +94,19 @@ class LandmarkReader:
         sizes = json.loads(runner.metadata["config"])
         self.crop_px, self.crop_scale = int(sizes["crop_px"]), float(sizes["crop_scale"])
         self.n_dense = int(sizes["n_dense"])
-        self.mirror = torch.tensor(json.loads(runner.metadata["mirror"]))
+        self.mirror = np.array(json.loads(runner.metadata["mirror"]))
 
-    def crops(self, photo: Tensor, frame: CropFrame) -> Tensor:
-        """[N, 3, crop_px, crop_px] float32 0..1 from a photo [H, W, 3] uint8."""
-        return crop_photo(photo, frame, self.crop_px)
+    def crops(self, photo: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """[N, 3, crop_px, crop_px] float32 0..1 from a photo [H, W, 3] uint8 and crops [N, 4]."""
+        return read_crops(photo, frames, self.crop_px)
 
-    def read(self, crops: Tensor) -> Look:
+    def read(self, crops: np.ndarray) -> Look:
         """Looks at crops once."""
-        out = LandmarkOutput(*(torch.from_numpy(x) for x in self._runner(crops.numpy())))
-        R = rotation_from_6d(out.rotation6d)
-        return Look(out.points, out.log_sigma.exp(), R, out.presence.sigmoid(), out.visible.sigmoid())
+        points, log_sigma, rotation6d, presence, visible = self._runner(crops)
+        R = rotations_from_6d(rotation6d)
+        return Look(points, np.exp(log_sigma), R, _probability(presence), _probability(visible))
 
-    def read_twice(self, crops: Tensor, known: Look | None = None) -> Look:
+    def read_twice(self, crops: np.ndarray, known: Look | None = None) -> Look:
         """Looks at crops and at their mirror images; the mean of both.
 
         Args:
@@ -114,10 +116,15 @@ class LandmarkReader:
         Returns:
             N + M crops.
         """
-        done = 0 if known is None else known.presence.shape[0]
-        new = crops.shape[0] - done
-        both = self.read(torch.cat([crops[done:], crops.flip(-1)]))
+        done = 0 if known is None else len(known.presence)
+        new = len(crops) - done
+        both = self.read(np.concatenate([crops[done:], crops[..., ::-1]]))
         straight = both.take(slice(0, new))
         if known is not None:
-            straight = join_looks([known, straight])
+            straight = join_looks([known, straight]) if new else known
         return mean_look(straight, both.take(slice(new, None)).mirrored(self.mirror))
+
+
+def _probability(logit: np.ndarray) -> np.ndarray:
+    """Sigmoid that does not overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * logit)
