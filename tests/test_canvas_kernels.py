@@ -117,6 +117,19 @@ def test_put_and_resolve(with_keep, label, monkeypatch):
     assert torch.allclose(mean, slow.mean_plain(2), atol=1e-6) and mean[3].max() > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_seen_vertices_and_their_neighbours(dtype):
+    verts, triangles = ball((0.0, 0.0, 1.0))
+    ids = torch.tensor([[-1, 5, 5], [90, -1, 400]], dtype=dtype)
+    seen = scene.seen_vertices(ids, triangles, len(verts))
+    assert torch.equal(seen, scene.seen_plain(ids, triangles, len(verts)))
+    assert set(seen.nonzero().reshape(-1).tolist()) == set(triangles[[5, 90, 400]].reshape(-1).tolist())
+    around = scene.with_neighbours(seen, triangles)
+    assert torch.equal(around, scene.neighbours_plain(seen, triangles))
+    assert (around | ~seen).all() and 2 * int(seen.sum()) < int(around.sum()) < len(verts) / 2
+    assert not scene.seen_vertices(torch.full((4,), -1, dtype=dtype), triangles, len(verts)).any()
+
+
 def test_vertex_normals_and_relief():
     verts, triangles = ball((0.1, 0.2, 0.3))
     table = torch.full((len(verts), 8), -7.0)

@@ -21,13 +21,12 @@ from hiface.errors import AssetError, OptionError, OutputError
 from hiface.synthetic import lights, shards, stream, streaming, tars
 from hiface.synthetic import sheet as sheets
 from hiface.synthetic.datasets import DataSpec, make_samples, make_spec
+from hiface.synthetic.pixels import png_bytes, png_pixels
 from hiface.synthetic.records import (
     decode_arrays,
     encode_arrays,
     npz_arrays,
     npz_bytes,
-    png_bytes,
-    png_pixels,
     sample_arrays,
     sample_from_arrays,
 )

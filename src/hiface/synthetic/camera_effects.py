@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from hiface.data.colour import linear_to_srgb, to_uint8
 from hiface.synthetic.backgrounds import smooth
+from hiface.synthetic.pixels import look_up
 
 _LUMA = (0.2126, 0.7152, 0.0722)
 
@@ -28,13 +29,6 @@ _PLAIN_STEPS = 32767
 @cache
 def _plain_table() -> Tensor:
     return to_uint8(linear_to_srgb((torch.arange(_PLAIN_STEPS + 1) / _PLAIN_STEPS) ** 2))
-
-
-def _look_up(table: Tensor, picture_linear: Tensor, brightest: float = 1.0) -> Tensor:
-    """Values of a table over the square root of 0..brightest."""
-    scale = (len(table) - 1) / math.sqrt(brightest)
-    index = picture_linear.clamp(0, brightest).sqrt_().mul_(scale).add_(0.5).to(torch.int32)
-    return table.index_select(0, index.reshape(-1)).reshape(picture_linear.shape)
 
 
 def _curve(shoulder: float, contrast: float, brightness: float) -> Tensor:
@@ -124,7 +118,7 @@ def _develop(picture: Tensor, rng: np.random.Generator) -> Tensor:
     """Tone curve to sRGB 0..1: soft highlights, contrast, saturation, sometimes grey or sepia."""
     shoulder = rng.uniform(0.6, 0.95)
     contrast, brightness = math.exp(rng.normal(0, 0.13)), rng.normal(0, 0.02)
-    srgb = _look_up(_curve(shoulder, contrast, brightness), picture, _BRIGHTEST)
+    srgb = look_up(_curve(shoulder, contrast, brightness), picture, _BRIGHTEST)
     luma = (_LUMA[0] * srgb[0]).add_(srgb[1], alpha=_LUMA[1]).add_(srgb[2], alpha=_LUMA[2])[None]
     kind = rng.random()
     saturation = 0.0 if kind < 0.10 else math.exp(rng.normal(0, 0.2))
@@ -165,4 +159,4 @@ def apply_effects(
 
 def plain_srgb(picture_linear: Tensor) -> Tensor:
     """[3, S, S] linear to uint8 sRGB without any effect; one pixel in a hundred is rounded the other way."""
-    return _look_up(_plain_table(), picture_linear)
+    return look_up(_plain_table(), picture_linear)

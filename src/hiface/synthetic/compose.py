@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,14 +35,15 @@ from hiface.synthetic.face_masks import (
     sample_neck_scarf,
 )
 from hiface.synthetic.hair import LABEL_HAIR, Stand, draw_hair
-from hiface.synthetic.head import HeadPose, draw_head, set_back_m
+from hiface.synthetic.head import DrawnHead, HeadPose, draw_head, set_back_m
 from hiface.synthetic.lights import Surroundings
 from hiface.synthetic.occluders import draw_occluder
 from hiface.synthetic.people import Person
+from hiface.synthetic.points import Points, points_of
 from hiface.synthetic.posing import rest_of, rotation, rotation_array
 from hiface.synthetic.scene import Canvas
 from hiface.synthetic.shells import CENTRE_M, skull_table
-from hiface.types import FaceParams
+from hiface.types import Camera, FaceParams
 
 _NECK_PIVOT = (0.0, -0.115, -0.09)
 
@@ -121,11 +123,13 @@ class Composed:
         label: [S, S] uint8.
         depth: [S * n, S * n] camera z of the sub-pixels, whole person.
         head_depth: [S * n, S * n] of the head alone.
-        face_box: x0, y0, x1, y1 in pixels.
         skin: [3] linear colour of skin.
         light: [9, 3] spherical-harmonics light in camera axes.
         occluder: Whether to draw something in front.
         subpixels: Sub-pixels n per pixel along one side.
+        head: What drawing the head left behind.
+        points: Points of the face in camera space.
+        camera: Camera of the picture.
     """
 
     verts_cam: Tensor
@@ -134,11 +138,20 @@ class Composed:
     label: Tensor
     depth: Tensor
     head_depth: Tensor
-    face_box: tuple[float, float, float, float]
     skin: Tensor
     light: Tensor
     occluder: bool
     subpixels: int
+    head: DrawnHead
+    points: Points
+    camera: Camera
+
+    @cached_property
+    def face_box(self) -> tuple[float, float, float, float]:
+        """X0, y0, x1, y1 around the face in pixels."""
+        points = self.camera.cam_to_px(self.points.ibug68).numpy()
+        low, high = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        return (low[0], low[1], high[0], high[1])
 
     def over(self, background: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Puts the person over a background [3, S, S] and an occluder over the person.
@@ -297,7 +310,7 @@ def compose(
     opened, R = (picture.jaw_open, picture.lips_apart), picture.T_cam_head[:3, :3]
     deeper = set_back_m(model, picture.params.expression)
     pose = HeadPose(verts_cam, K, R, eyes, gaze, *opened, lids, picture.displacement, deeper)
-    head_depth = draw_head(canvas, model, pose, person, texture, picture.lights)
+    head = draw_head(canvas, model, pose, person, texture, picture.lights)
     skin_albedo = skin_colour_of(model, texture)
     verts_body, body_cam, down = _body(model, picture, wardrobe.clothes)
     draw_body(canvas, wardrobe.clothes, verts_body, body_cam, K, (skin_albedo, picture.lights))
@@ -310,17 +323,17 @@ def compose(
         draw_lashes(canvas, lids, person.features.lashes, K, picture.lights)
     if stand is not None and wardrobe.glasses is not None:
         _put_on_glasses(canvas, model, picture, wardrobe.glasses, stand)
-    points = camera.cam_to_px(model.landmarks("ibug68", verts_cam)).numpy()
-    low, high = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     square = (size * subpixels, size * subpixels)
     return Composed(
         verts_cam,
         *canvas.resolve(subpixels),
         canvas.depth.reshape(square),
-        head_depth.reshape(square),
-        (*low, *high),
+        head.depth.reshape(square),
         skin_albedo,
         picture.params.light,
         wardrobe.occluder,
         subpixels,
+        head,
+        points_of(model, verts_cam),
+        camera,
     )

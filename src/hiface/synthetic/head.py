@@ -21,7 +21,7 @@ from hiface.synthetic.lights import Surroundings, head_visibility, light_vertice
 from hiface.synthetic.noise import noise_pool
 from hiface.synthetic.people import Person
 from hiface.synthetic.relief import shadow_share, slope_axes
-from hiface.synthetic.scene import Canvas, Drawn, Front, rows_at
+from hiface.synthetic.scene import Canvas, Drawn, Front, rows_at, seen_vertices, with_neighbours
 from hiface.synthetic.skin import (
     EYE,
     TOOTH,
@@ -151,14 +151,19 @@ def _teeth(model: MorphableModel, mean: Tensor) -> tuple[Tensor, Tensor, Tensor,
 
 def _light_teeth(
     received: Tensor, tables: HeadTables, pose: HeadPose, evenness: float, lights: Surroundings
-) -> None:
-    """Lifts the light on the teeth, [V, 3] in place: parted lips let it in, and it wanders between them."""
+) -> Tensor | None:
+    """Lifts the light on the teeth, [V, 3] in place: parted lips let it in, and it wanders between them.
+
+    Returns what they received before [N, 3], or None if nothing changed.
+    """
     if pose.lips_apart <= 0 or tables.teeth.numel() == 0:
-        return
+        return None
     forward = pose.R_cam_head @ torch.tensor([[0.0, 0.25, 1.0]]).T
     even = 0.85 * plain_light(F.normalize(forward.T, dim=1), lights)
     share = evenness * pose.lips_apart * (0.25 + 0.75 * tables.front)
-    received[tables.teeth] = torch.lerp(received[tables.teeth], even.T, share[:, None])
+    before = received[tables.teeth]
+    received[tables.teeth] = torch.lerp(before, even.T, share[:, None])
+    return before
 
 
 def _iris(model: MorphableModel) -> tuple[Tensor, float]:
@@ -283,23 +288,41 @@ def _draw_eyes(
     canvas.put(drawn, colour, mesh.label.index_select(0, eyes.triangle))
 
 
-def _vertex_rows(model: MorphableModel, pose: HeadPose, person: Person, look: Look, seen: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class DrawnHead:
+    """What drawing a head leaves behind.
+
+    Attributes:
+        depth: [size * size] depth of the head alone, `FAR_M` outside.
+        rows: [V, C] light and normals of the vertices in the first six columns, or None if nothing was seen.
+        lit: [V] bool, whose light is that which falls on the head.
+    """
+
+    depth: Tensor
+    rows: Tensor | None
+    lit: Tensor
+
+
+def _vertex_rows(
+    model: MorphableModel, pose: HeadPose, person: Person, look: Look, seen: Tensor
+) -> tuple[Tensor, Tensor | None]:
     """[V, C] light, normals, the visible share of each lamp, with displacement 7 more columns for relief.
 
-    Light is worked out for the vertices [V] bool that are seen.
+    Light is worked out for the vertices [V] bool that are seen. With it, the light on the teeth [N, 3] before
+    it was lifted, or None.
     """
-    table, triangles = attribute_table(len(pose.verts_cam), look), head_tables(model).mesh.triangles
-    put_normals(table, pose.verts_cam, triangles)
+    table, tables = attribute_table(len(pose.verts_cam), look), head_tables(model)
+    put_normals(table, pose.verts_cam, tables.mesh.triangles)
     normals = table[:, 3:6].contiguous()
     visibility = head_visibility(model), pose.jaw_open
     light_vertices(table, look.lights, visibility, pose.R_cam_head, look.lamps, seen)
-    _light_teeth(table[:, :3], head_tables(model), pose, person.features.tooth_light, look.lights)
+    teeth = _light_teeth(table[:, :3], tables, pose, person.features.tooth_light, look.lights)
     if pose.displacement is not None:
         first = 6 + len(look.lamps)
         table[:, first : first + 6] = slope_axes(model, pose.verts_cam, normals)
         share = shadow_share(table[:, :3].T, normals, look.quadratic)
         table[:, first + 6] = share
-    return table
+    return table, teeth
 
 
 def draw_head(
@@ -309,7 +332,7 @@ def draw_head(
     person: Person,
     texture: Tensor,
     lights: Surroundings,
-) -> Tensor:
+) -> DrawnHead:
     """Draws skin, eyes and mouth.
 
     Args:
@@ -321,21 +344,23 @@ def draw_head(
         lights: Light in camera axes.
 
     Returns:
-        [size * size] depth of the head alone, `FAR_M` outside.
+        DrawnHead.
     """
     tables, triangles = head_tables(model), model.data.triangles
     deeper = tables.deeper_m if pose.deeper_m is None else pose.deeper_m
     behind = pose.verts_cam * (1 + deeper / pose.verts_cam[:, 2].clamp_min(0.05))[:, None]
     front = canvas.front(behind, triangles, pose.K)
     if front is None:
-        return canvas.depth.clone()
+        return DrawnHead(canvas.depth.clone(), None, torch.zeros(len(pose.verts_cam), dtype=torch.bool))
     tooth = torch.from_numpy(person.features.tooth) / tables.tooth_mean
     look = Look(texture, pose.displacement, lights, person.oiliness, tooth, pose.K)
-    drawn = torch.zeros(len(triangles), dtype=torch.bool).index_fill_(0, front.triangle, True)
-    seen = torch.zeros(len(pose.verts_cam), dtype=torch.bool)
-    seen[triangles[drawn].reshape(-1)] = True
-    attributes = _vertex_rows(model, pose, person, look, seen)
+    # With their neighbours, which label maps may see between the sub-pixels.
+    seen = seen_vertices(front.triangle, tables.mesh.triangles, len(pose.verts_cam))
+    seen = with_neighbours(seen, tables.mesh.triangles)
+    attributes, teeth = _vertex_rows(model, pose, person, look, seen)
     eyes = draw_skin(canvas, front, attributes, tables.mesh, look)
     if eyes is not None:
         _draw_eyes(canvas, eyes, attributes, pose, person, look, tables)
-    return canvas.depth.clone()
+    if teeth is not None:
+        attributes[tables.teeth, :3] = teeth
+    return DrawnHead(canvas.depth.clone(), attributes, seen)

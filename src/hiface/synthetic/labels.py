@@ -71,17 +71,16 @@ def label_points(
         The fields of `SyntheticSample` that speak of points, by name.
     """
     camera = picture.params.camera
-    verts_cam = composed.verts_cam
-    has_iris = "iris" in model.data.landmark_sets
-    iris = model.landmarks_cam("iris", verts_cam) if has_iris else _eye_points(model, picture)
-    sets = [model.landmarks_cam("ibug68", verts_cam), model.landmarks_cam("dense", verts_cam), iris]
+    found = composed.points
+    iris = found.iris if found.iris is not None else _eye_points(model, picture)
+    sets = [found.outline68(model), found.dense, iris]
     counts = [len(points) for points in sets]
     points = torch.cat(sets)
     px = camera.cam_to_px(points)
     visible = visible_points(points, px, composed, segmentation)
     px68, dense_px, iris_px = (part.clone() for part in px.split(counts))
     visible68, visible_dense, visible_iris = (part.clone() for part in visible.split(counts))
-    if has_iris:  # shut lids are nearer to the eyeball than `_SELF_M`
+    if found.iris is not None:  # shut lids are nearer to the eyeball than `_SELF_M`
         x, y = iris_px.long().clamp(0, segmentation.shape[-1] - 1).unbind(1)
         visible_iris &= segmentation[y, x] == LABEL_EYES
     return {

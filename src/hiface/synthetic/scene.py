@@ -78,6 +78,43 @@ def rows_at(attributes: Tensor, corners: Tensor | None, triangles: Tensor, front
     return rows_plain(attributes, corners, triangles, front)
 
 
+def seen_plain(ids: Tensor, triangles: Tensor, n_verts: int) -> Tensor:
+    """`seen_vertices` in plain torch."""
+    drawn = torch.zeros(len(triangles), dtype=torch.bool)
+    drawn[ids[ids >= 0].long()] = True
+    seen = torch.zeros(n_verts, dtype=torch.bool)
+    seen[triangles[drawn].reshape(-1)] = True
+    return seen
+
+
+def seen_vertices(ids: Tensor, triangles: Tensor, n_verts: int) -> Tensor:
+    """Corners of the triangles that pixels see.
+
+    Args:
+        ids: Triangles, int32 or int64, any shape; negative for none.
+        triangles: [T, 3] int64.
+        n_verts: Number of vertices V.
+
+    Returns:
+        [V] bool.
+    """
+    if has_library():
+        return kernels.seen_vertices(ids, triangles, n_verts)
+    return seen_plain(ids, triangles, n_verts)
+
+
+def neighbours_plain(seen: Tensor, triangles: Tensor) -> Tensor:
+    """`with_neighbours` in plain torch."""
+    out = seen.clone()
+    out[triangles[seen[triangles].any(dim=1)].reshape(-1)] = True
+    return out
+
+
+def with_neighbours(seen: Tensor, triangles: Tensor) -> Tensor:
+    """Vertices [V] bool and all that share a triangle [T, 3] with one of them, [V] bool."""
+    return kernels.with_neighbours(seen, triangles) if has_library() else neighbours_plain(seen, triangles)
+
+
 @dataclass(frozen=True)
 class Drawn:
     """What one mesh shows in front of everything drawn before.

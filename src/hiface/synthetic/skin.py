@@ -162,7 +162,7 @@ def wet_shine(drawn: Drawn, look: Look, normals: Tensor) -> Tensor:
 
 
 @cached_per_tensor
-def _texels(texture: Tensor) -> Tensor:
+def texels(texture: Tensor) -> Tensor:
     """[s, s, 4] copy of a texture [3, s, s], so that a texel is one load."""
     out = torch.zeros(*texture.shape[1:], 4)
     out[..., :3] = texture.permute(1, 2, 0)
@@ -177,7 +177,7 @@ def _compiled_look(look: Look) -> kernels.SkinLook:
     tooth = look.tooth.tolist()
     lobes = look.lobes(look.exponent)
     strengths = look.shine, (CAVITY, CAVITY_M, STEEPEST)
-    return kernels.SkinLook(_texels(look.texture), relief, lobes, softened, tuple(tooth), *strengths)
+    return kernels.SkinLook(texels(look.texture), relief, lobes, softened, tuple(tooth), *strengths)
 
 
 def is_compiled(look: Look) -> bool:

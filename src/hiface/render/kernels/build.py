@@ -15,9 +15,8 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = tuple(
-    FOLDER / f"{name}.c" for name in ("zbuffer", "surface", "shade", "outline", "canvas", "skin", "body")
-)
+NAMES = ("zbuffer", "surface", "shade", "outline", "canvas", "skin", "body", "maps", "pixels")
+SOURCES = tuple(FOLDER / f"{name}.c" for name in NAMES)
 HEADER = FOLDER / "kernels.h"
 
 # Oldest processor each library must run on. x86-64-v2 is every PC since 2009 (SSE4.2); NEON is part of

@@ -52,29 +52,36 @@ typedef struct {
 /* Fragments nearer than the canvas; returns their number. The formulas are those of surface.c. */
 EXPORT int64_t hiface_front(const FrontInputs *in) {
     const int64_t n = in->capacity;
+    const float *corner[3] = {in->verts, in->verts, in->verts};
     int64_t found = 0, at = 0, row = 0;
+    int32_t last = -1;
     while (at < in->n_pixels) {
         int64_t pixel[BLOCK], canvas_pixel[BLOCK];
         int32_t triangle[BLOCK];
-        Lane x[3], y[3], z[3], px, py, weight[3], depth;
+        Lane x[3], y[3], z[3], px, py, place[4];
         int count = 0;
         for (; count < BLOCK && at < in->n_pixels; ++at)
             if (in->ids[at] >= 0) pixel[count++] = at;
         if (count == 0) break;
-        FOR_LANES {
-            const int64_t p = i < count ? pixel[i] : pixel[count - 1];
+        for (int i = 0; i < count; ++i) {
+            const int64_t p = pixel[i];
             while (p >= (row + 1) * in->width) ++row;
-            triangle[i] = in->ids[p];
             canvas_pixel[i] = in->origin + row * in->size + (p - row * in->width);
             px[i] = (float)(p - row * in->width) + 0.5f;
             py[i] = (float)row + 0.5f;
+            if (in->ids[p] != last) {
+                last = in->ids[p];
+                for (int k = 0; k < 3; ++k) corner[k] = in->verts + 3 * in->triangles[3 * (int64_t)last + k];
+            }
+            triangle[i] = last;
             for (int k = 0; k < 3; ++k) {
-                const float *v = in->verts + 3 * in->triangles[3 * (int64_t)triangle[i] + k];
-                x[k][i] = v[0];
-                y[k][i] = v[1];
-                z[k][i] = v[2];
+                x[k][i] = corner[k][0];
+                y[k][i] = corner[k][1];
+                z[k][i] = corner[k][2];
             }
         }
+        for (int i = count; i < BLOCK; ++i)
+            for (int k = 0; k < 3; ++k) x[k][i] = y[k][i] = z[k][i] = px[i] = py[i] = 1.0f;
         FOR_LANES {
             for (int k = 0; k < 3; ++k) {
                 x[k][i] -= px[i];
@@ -84,21 +91,48 @@ EXPORT int64_t hiface_front(const FrontInputs *in) {
             const float e2 = x[0][i] * y[1][i] - x[1][i] * y[0][i];
             const float u0 = e0 * (1.0f / z[0][i]), u1 = e1 * (1.0f / z[1][i]), u2 = e2 * (1.0f / z[2][i]);
             const float scale = 1.0f / (u0 + u1 + u2);
-            weight[0][i] = u0 * scale;
-            weight[1][i] = u1 * scale;
-            weight[2][i] = u2 * scale;
-            depth[i] = (e0 + e1 + e2) * scale;
+            place[0][i] = u0 * scale;
+            place[1][i] = u1 * scale;
+            place[2][i] = u2 * scale;
+            place[3][i] = (e0 + e1 + e2) * scale;
         }
-        for (int i = 0; i < count; ++i) {
-            if (!(depth[i] < in->depth[canvas_pixel[i]])) continue;
-            in->pixel[found] = canvas_pixel[i];
-            in->triangle[found] = triangle[i];
-            for (int k = 0; k < 3; ++k) in->place[k * n + found] = weight[k][i];
-            in->place[3 * n + found] = depth[i];
-            ++found;
+        int nearer = 0;
+        for (int i = 0; i < count; ++i) nearer += place[3][i] < in->depth[canvas_pixel[i]];
+        if (nearer == BLOCK) {
+            FOR_LANES in->pixel[found + i] = canvas_pixel[i];
+            FOR_LANES in->triangle[found + i] = triangle[i];
+            for (int k = 0; k < 4; ++k) FOR_LANES in->place[k * n + found + i] = place[k][i];
+            found += BLOCK;
+        } else if (nearer > 0) {
+            for (int i = 0; i < count; ++i) {
+                if (!(place[3][i] < in->depth[canvas_pixel[i]])) continue;
+                in->pixel[found] = canvas_pixel[i];
+                in->triangle[found] = triangle[i];
+                for (int k = 0; k < 4; ++k) in->place[k * n + found] = place[k][i];
+                ++found;
+            }
         }
     }
     return found;
+}
+
+/* Marks the corners of triangles; ids [n] of 4 or 8 bytes each, negative for none. */
+EXPORT void hiface_seen_vertices(const void *ids, int64_t n, int64_t bytes, const int64_t *triangles, uint8_t *seen) {
+    int64_t last = -1;
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t id = bytes == 4 ? ((const int32_t *)ids)[i] : ((const int64_t *)ids)[i];
+        if (id < 0 || id == last) continue;
+        for (int k = 0; k < 3; ++k) seen[triangles[3 * id + k]] = 1;
+        last = id;
+    }
+}
+
+/* Marks all corners of the triangles [n, 3] that have a corner in `seen`. */
+EXPORT void hiface_with_neighbours(const uint8_t *seen, const int64_t *triangles, int64_t n, uint8_t *out) {
+    for (int64_t i = 0; i < n; ++i, triangles += 3) {
+        if (!(seen[triangles[0]] | seen[triangles[1]] | seen[triangles[2]])) continue;
+        for (int k = 0; k < 3; ++k) out[triangles[k]] = 1;
+    }
 }
 
 /* Inputs of hiface_front_rows; mirrored by `RowInputs` in canvas.py. */

@@ -107,6 +107,24 @@ def front(
     return pixel[:found], triangle[:found], place[:, :found]
 
 
+def seen_vertices(ids: Tensor, triangles: Tensor, n_verts: int) -> Tensor:
+    """`hiface.synthetic.scene.seen_vertices`; `triangles` contiguous."""
+    assert ids.dtype in (torch.int32, torch.int64) and triangles.is_contiguous()
+    ids, seen = ids.contiguous(), torch.zeros(n_verts, dtype=torch.bool)
+    sizes = ids.numel(), ids.element_size()
+    loaded_library().hiface_seen_vertices(ids.data_ptr(), *sizes, triangles.data_ptr(), seen.data_ptr())
+    return seen
+
+
+def with_neighbours(seen: Tensor, triangles: Tensor) -> Tensor:
+    """`hiface.synthetic.scene.with_neighbours`; both contiguous."""
+    assert seen.is_contiguous() and triangles.is_contiguous()
+    out = seen.clone()
+    tables = seen.data_ptr(), triangles.data_ptr(), len(triangles)
+    loaded_library().hiface_with_neighbours(*tables, out.data_ptr())
+    return out
+
+
 def rows_at(
     attributes: Tensor, corners: Tensor | None, triangles: Tensor, triangle: Tensor, place: Tensor
 ) -> Tensor:

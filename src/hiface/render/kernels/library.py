@@ -69,6 +69,8 @@ def load_library(path: Path) -> ctypes.CDLL:
         "hiface_project": [pointer, size, pointer, size, ctypes.c_float, pointer, pointer],
         "hiface_front": [pointer],
         "hiface_front_rows": [pointer],
+        "hiface_seen_vertices": [pointer, size, size, pointer, pointer],
+        "hiface_with_neighbours": [pointer, pointer, size, pointer],
         "hiface_put": [pointer],
         "hiface_resolve": [pointer, pointer, ctypes.c_float, size, pointer],
         "hiface_received": [pointer],
@@ -76,6 +78,11 @@ def load_library(path: Path) -> ctypes.CDLL:
         "hiface_vertex_normals": [pointer, size, pointer, size, size, pointer],
         "hiface_relief_texels": [pointer, size, pointer],
         "hiface_shade_body": [pointer],
+        "hiface_label_maps": [pointer, pointer],
+        "hiface_srgb_pixels": [pointer, size, pointer, pointer, pointer],
+        "hiface_normal_pixels": [pointer, size, pointer],
+        "hiface_step_pixels": [pointer, size, ctypes.c_float, ctypes.c_float, pointer],
+        "hiface_look_up": [pointer, size, ctypes.c_float, ctypes.c_float, pointer, size, pointer],
     }
     for name, arguments in signatures.items():
         function = getattr(library, name)

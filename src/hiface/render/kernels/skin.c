@@ -67,18 +67,13 @@ EXPORT void hiface_received(const LightInputs *in) {
     }
 }
 
-typedef float fvec __attribute__((vector_size(16)));
-typedef struct {
-    fvec v;
-} __attribute__((packed, aligned(4))) fvec_unaligned;
-
 /* Inputs of hiface_shade_skin; mirrored by `SkinInputs` in skin.py. */
 typedef struct {
     const float *attributes;  /* [n_verts, n_attributes]: light, normal, share of each lamp, then for relief the
                                  vectors a and b of relief.py and the share of light; n_attributes % 4 == 0 */
     const float *corners;     /* [n_triangles, 3, 2] texture coordinates, -1..1 */
     const int64_t *triangles; /* [n_triangles, 3] */
-    const int64_t *triangle, *pixel; /* [n_fragments] */
+    const int64_t *triangle, *pixel; /* [n_fragments], pixels ascending */
     const float *place;       /* [4, stride] barycentrics and z */
     const float *texture;     /* [side, side, 4] albedo */
     const float *relief;      /* [relief_side, relief_side, 4] slopes and depth, or NULL */
@@ -146,21 +141,6 @@ static inline float inverse_cube_root(float x) {
     return y;
 }
 
-/* Bilinear lookup of [side, side, 4] at coordinates -1..1, borders repeated. */
-static inline fvec lookup(const float *map, int64_t side, float u, float v) {
-    const float top = (float)(side - 1), scale = 0.5f * (float)side;
-    float x = (u + 1.0f) * scale - 0.5f, y = (v + 1.0f) * scale - 0.5f;
-    x = x > 0.0f ? (x < top ? x : top) : 0.0f;
-    y = y > 0.0f ? (y < top ? y : top) : 0.0f;
-    const int64_t x0 = (int64_t)x, y0 = (int64_t)y;
-    const int64_t right = x0 + 1 < side ? 4 : 0, down = y0 + 1 < side ? 4 * side : 0;
-    const float fx = x - (float)x0, fy = y - (float)y0;
-    const float *at = map + 4 * (y0 * side + x0);
-    const fvec a = ((const fvec_unaligned *)at)->v, b = ((const fvec_unaligned *)(at + right))->v;
-    const fvec c = ((const fvec_unaligned *)(at + down))->v, d = ((const fvec_unaligned *)(at + down + right))->v;
-    return (a * (1.0f - fx) + b * fx) * (1.0f - fy) + (c * (1.0f - fx) + d * fx) * fy;
-}
-
 typedef struct {
     int64_t triangle[BLOCK];
     float rows[BLOCK][MAX_ROWS] __attribute__((aligned(16)));
@@ -168,7 +148,7 @@ typedef struct {
 } Fragments;
 
 /* Interpolates everything at up to BLOCK fragments; lanes beyond `count` repeat the last. */
-static inline void gather(const SkinInputs *in, int64_t first, int count, Fragments *f) {
+static inline void gather(const SkinInputs *in, int64_t first, int count, int64_t *row, Fragments *f) {
     const int64_t m = in->n_attributes;
     for (int i = 0; i < BLOCK; ++i) {
         const int64_t at = first + (i < count ? i : count - 1), t = in->triangle[at];
@@ -187,9 +167,10 @@ static inline void gather(const SkinInputs *in, int64_t first, int count, Fragme
             for (int k = 0; k < 3; ++k) f->relief[k][i] = relief[k];
         }
         f->triangle[i] = t;
-        const int64_t pixel = in->pixel[at], row = pixel / in->size;
-        f->view[0][i] = (in->centre[0] - ((float)(pixel - row * in->size) + 0.5f)) * in->inv_focal[0];
-        f->view[1][i] = (in->centre[1] - ((float)row + 0.5f)) * in->inv_focal[1];
+        const int64_t pixel = in->pixel[at];
+        while (pixel >= (*row + 1) * in->size) ++*row;
+        f->view[0][i] = (in->centre[0] - ((float)(pixel - *row * in->size) + 0.5f)) * in->inv_focal[0];
+        f->view[1][i] = (in->centre[1] - ((float)*row + 0.5f)) * in->inv_focal[1];
         f->view[2][i] = -1.0f;
         for (int k = 0; k < 3; ++k) {
             f->light[k][i] = f->rows[i][k];
@@ -260,15 +241,17 @@ static inline void shine(const SkinInputs *in, Fragments *f) {
 /* Colour, depth and label of the fragments of a head, onto the canvas; returns the number of `eyes`. */
 EXPORT int64_t hiface_shade_skin(const SkinInputs *in) {
     const int64_t n_pixels = in->size * in->size;
-    int64_t n_eyes = 0;
+    int64_t n_eyes = 0, row = 0;
     Fragments f;
     for (int64_t first = 0; first < in->n_fragments; first += BLOCK) {
         const int count = in->n_fragments - first < BLOCK ? (int)(in->n_fragments - first) : BLOCK;
-        gather(in, first, count, &f);
-        Wide normal[3];
-        load3(f.normal, normal);
-        make_unit(normal);
-        for (int k = 0; k < 3; ++k) store(f.normal[k], normal[k]);
+        gather(in, first, count, &row, &f);
+        if (in->relief || in->n_lamps > 0) { /* even light on smooth skin asks for no direction */
+            Wide normal[3];
+            load3(f.normal, normal);
+            make_unit(normal);
+            for (int k = 0; k < 3; ++k) store(f.normal[k], normal[k]);
+        }
         if (in->relief) raise(in, &f);
         for (int c = 0; c < 3; ++c) FOR_LANES f.colour[c][i] = f.albedo[c][i] * f.light[c][i];
         for (int i = 0; i < count; ++i) {
@@ -280,7 +263,7 @@ EXPORT int64_t hiface_shade_skin(const SkinInputs *in) {
                 f.colour[c][i] = bright * inverse_cube_root(1.0f + ratio * ratio * ratio);
             }
         }
-        shine(in, &f);
+        if (in->n_lamps > 0) shine(in, &f);
         for (int i = 0; i < count; ++i) {
             const int64_t pixel = in->pixel[first + i];
             for (int c = 0; c < 3; ++c) in->colour[c * n_pixels + pixel] = f.colour[c][i];

@@ -22,16 +22,12 @@
 #define SUBPIXEL 256
 #define HALF 128
 #define SMALL_EXTENT 24576   /* 96 px: below it the edge functions of a whole box fit in 32 bits */
-#define LANES 4
+#define LANES 4 /* of an fvec */
 
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
-typedef float fvec __attribute__((vector_size(4 * LANES)));
 typedef struct {
     ivec v;
 } __attribute__((packed, aligned(4))) ivec_unaligned;
-typedef struct {
-    fvec v;
-} __attribute__((packed, aligned(4))) fvec_unaligned;
 
 typedef struct {
     int32_t x, y; /* 1/256 px */
