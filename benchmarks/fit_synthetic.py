@@ -218,7 +218,7 @@ def print_row(row: dict) -> None:
 
 def main() -> None:
     """Runs all cases and writes the results."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--people", type=int, default=32)
     parser.add_argument(
         "--first", type=int, default=900_000, help="number of the first person (training uses low ones)"

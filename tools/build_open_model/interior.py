@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .mesh import HeadMesh, vertex_normals
 
@@ -36,7 +36,7 @@ def follow_skin(head: HeadMesh, template: np.ndarray, rows: np.ndarray) -> np.nd
     skin = head.part_vertices("skin")
     inside = {name: np.setdiff1d(head.part_vertices(name), skin) for name in INSIDE}
     normal = vertex_normals(head.triangles, template)[skin]
-    tree, out = cKDTree(template[skin]), rows.copy()
+    tree, out = KDTree(template[skin]), rows.copy()
     for name, vertices in inside.items():
         for i in vertices:
             near = np.array(tree.query_ball_point(template[i], REACH_M), dtype=np.int64)
