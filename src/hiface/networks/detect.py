@@ -97,7 +97,7 @@ class DetectConfig:
     batch: int = 2
     lone_finder_score: float = 0.3
     max_candidates: int = 128
-    settled: tuple[float, float, float] = (0.06, 0.12, 0.25)
+    settled: tuple[float, float, float] = (0.03, 0.06, 0.12)
     flip: bool = True
 
 
