@@ -87,15 +87,8 @@ EXPORT int64_t hiface_front(const FrontInputs *in) {
                 x[k][i] -= px[i];
                 y[k][i] -= py[i];
             }
-            const float e0 = x[1][i] * y[2][i] - x[2][i] * y[1][i], e1 = x[2][i] * y[0][i] - x[0][i] * y[2][i];
-            const float e2 = x[0][i] * y[1][i] - x[1][i] * y[0][i];
-            const float u0 = e0 * (1.0f / z[0][i]), u1 = e1 * (1.0f / z[1][i]), u2 = e2 * (1.0f / z[2][i]);
-            const float scale = 1.0f / (u0 + u1 + u2);
-            place[0][i] = u0 * scale;
-            place[1][i] = u1 * scale;
-            place[2][i] = u2 * scale;
-            place[3][i] = (e0 + e1 + e2) * scale;
         }
+        place_on_triangles(x, y, z, place, place[3]);
         int nearer = 0;
         for (int i = 0; i < count; ++i) nearer += place[3][i] < in->depth[canvas_pixel[i]];
         if (nearer == BLOCK) {

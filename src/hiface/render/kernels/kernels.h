@@ -30,6 +30,23 @@ typedef struct {
 #define MAX_LAMPS 8
 #define MAX_ROWS 24
 
+/* Perspective-correct weights of points on their triangles, and depth there.
+ *
+ * Args: the triangles' corners in pixels relative to the points, and their depths; out: weights of the corners, depth.
+ */
+static inline void place_on_triangles(const Lane *x, const Lane *y, const Lane *z, Lane *weight, float *depth) {
+    FOR_LANES {
+        const float e0 = x[1][i] * y[2][i] - x[2][i] * y[1][i], e1 = x[2][i] * y[0][i] - x[0][i] * y[2][i];
+        const float e2 = x[0][i] * y[1][i] - x[1][i] * y[0][i];
+        const float u0 = e0 * (1.0f / z[0][i]), u1 = e1 * (1.0f / z[1][i]), u2 = e2 * (1.0f / z[2][i]);
+        const float scale = 1.0f / (u0 + u1 + u2);
+        weight[0][i] = u0 * scale;
+        weight[1][i] = u1 * scale;
+        weight[2][i] = u2 * scale;
+        depth[i] = (e0 + e1 + e2) * scale;
+    }
+}
+
 /* Bilinear lookup of [side, side, 4] at coordinates -1..1, borders repeated. */
 static inline fvec lookup(const float *map, int64_t side, float u, float v) {
     const float top = (float)(side - 1), scale = 0.5f * (float)side;

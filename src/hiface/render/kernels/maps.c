@@ -40,16 +40,7 @@ static inline void place(const MapInputs *in, const int64_t *pixel, int64_t row,
             z[k][i] = v[2];
         }
     }
-    FOR_LANES {
-        const float e0 = x[1][i] * y[2][i] - x[2][i] * y[1][i], e1 = x[2][i] * y[0][i] - x[0][i] * y[2][i];
-        const float e2 = x[0][i] * y[1][i] - x[1][i] * y[0][i];
-        const float u0 = e0 * (1.0f / z[0][i]), u1 = e1 * (1.0f / z[1][i]), u2 = e2 * (1.0f / z[2][i]);
-        const float scale = 1.0f / (u0 + u1 + u2);
-        weight[0][i] = u0 * scale;
-        weight[1][i] = u1 * scale;
-        weight[2][i] = u2 * scale;
-        depth[i] = (e0 + e1 + e2) * scale;
-    }
+    place_on_triangles(x, y, z, weight, depth);
 }
 
 /* Values of one pixel into column i of `out`. */
