@@ -8,13 +8,14 @@ import sys
 import tyro
 from rich.console import Console
 
-from hiface.cli import info, reconstruct, synth, train
+from hiface.cli import basis, info, reconstruct, synth, train
 from hiface.errors import HifaceError
 
 COMMANDS = {
     "reconstruct": reconstruct.reconstruct,
     "synth": synth.synth,
     "train": train.train,
+    "basis": basis.basis,
     "info": info.info,
 }
 

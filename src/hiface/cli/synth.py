@@ -26,7 +26,7 @@ class SynthOptions:
         effects: all, plain, or names with commas between; "all,-hair" leaves one out. Names: hair, glasses,
             hats, occluders, skin, wrinkles, lashes, lamps, background, camera.
         labels: Large labels, with commas between: maps (depth, normals, UV, albedo, shading), vertices,
-            displacement.
+            displacement, codes (of the displacement, for `hiface train hiface`).
     """
 
     kind: Literal["images", "pairs", "clips", "rgbd"] = "images"

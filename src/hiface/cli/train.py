@@ -10,12 +10,13 @@ import tyro
 
 
 def train(
-    recipe: Annotated[Literal["landmarker", "finder"], tyro.conf.Positional],
+    recipe: Annotated[Literal["landmarker", "finder", "hiface"], tyro.conf.Positional],
     data: Path,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     steps: int | None = None,
     device: str = "cpu",
     resume: bool = False,
+    preset: Literal["small", "paper"] | None = None,
 ) -> int:
     """Trains a network on synthetic pictures made by `hiface synth`.
 
@@ -26,11 +27,12 @@ def train(
         steps: Number of optimiser steps; the recipe's own when left out.
         device: cpu, cuda, cuda:1 ...
         resume: Go on from the run folder's last checkpoint.
+        preset: Sizes of the hiface network: small (shipped), or paper (ResNet-50).
 
     Returns:
         Exit code.
     """
     from hiface.training.recipes import main_train
 
-    main_train(recipe, data, out, steps=steps, device=device, resume=resume)
+    main_train(recipe, data, out, steps=steps, device=device, resume=resume, preset=preset)
     return 0

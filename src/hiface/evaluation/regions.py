@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from hiface.errors import ModelFormatError, ShapeError
+from hiface.geometry.areas import vertex_areas
 from hiface.geometry.procrustes import procrustes
 from hiface.morphable import MorphableModelData
 
@@ -45,22 +46,6 @@ class RegionErrors:
     def mean(self, protocol: str) -> Tensor:
         """[*B] average of the four regions (without "face"), millimetres."""
         return self.millimetres[protocol][..., : len(REGIONS)].mean(-1)
-
-
-def vertex_areas(vertices: Tensor, triangles: Tensor) -> Tensor:
-    """A third of the area of the triangles around each vertex.
-
-    Args:
-        vertices: [V, 3] metres.
-        triangles: [T, 3] int64.
-
-    Returns:
-        [V] square metres.
-    """
-    a, b, c = vertices[triangles].unbind(1)
-    area = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 6
-    total = vertices.new_zeros(vertices.shape[0])
-    return total.index_add(0, triangles.flatten(), area.repeat_interleave(3))
 
 
 def region_errors(data: MorphableModelData, fitted: Tensor, true: Tensor) -> RegionErrors:

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from hiface.assets.loader import asset_path
 from hiface.errors import AssetError
-from hiface.networks.finder import Finder
 from hiface.networks.landmarker import Landmarker
-from hiface.networks.weights import load_finder, load_landmarker
+from hiface.networks.weights import AnyNetwork, load_finder, load_hiface, load_landmarker
 
-Kind = Literal["finder", "landmarker"]
+Kind = Literal["finder", "landmarker", "hiface"]
+_LOADERS = {"finder": load_finder, "landmarker": load_landmarker, "hiface": load_hiface}
 
 _SPIN_US = 50
 _SPIN_LIMIT_SINCE = (1, 27)  # ONNX Runtime that knows `spin_duration_us`
@@ -37,8 +37,8 @@ class Runner(Protocol):
 
     metadata: dict[str, str]
 
-    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Float32 array in, the network's outputs out."""
+    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Float32 arrays in, the network's outputs out."""
         ...
 
 
@@ -95,12 +95,13 @@ class OnnxRunner:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own classes, which it does not export by name
             raise AssetError(f"{path.name} cannot be loaded as ONNX ({error}); reinstall hiface") from error
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [entry.name for entry in self._session.get_inputs()]
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
-    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Runs the network on a float32 array."""
-        out = self._session.run(None, {self._input: np.ascontiguousarray(batch, dtype=np.float32)})
+    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Runs the network on float32 arrays."""
+        arrays = (np.ascontiguousarray(values, dtype=np.float32) for values in inputs)
+        out = self._session.run(None, dict(zip(self._inputs, arrays, strict=True)))
         return tuple(np.asarray(part) for part in out)
 
 
@@ -108,25 +109,24 @@ class TorchRunner:
     """The same network in torch, for other devices and for large batches.
 
     Args:
-        network: Finder or landmark network.
+        network: Any network.
         device: Torch device.
     """
 
-    def __init__(self, network: Finder | Landmarker, device: str = "cpu") -> None:
+    def __init__(self, network: AnyNetwork, device: str = "cpu") -> None:
         self._network = network.to(device).eval()
         self._device = device
         self.metadata: dict[str, str] = network_metadata(network)
 
-    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Runs the network on a float32 array."""
+    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Runs the network on float32 arrays."""
+        tensors = [torch.from_numpy(np.ascontiguousarray(values)).to(self._device) for values in inputs]
         with torch.inference_mode():
-            out: tuple[Tensor, ...] = self._network(
-                torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
-            )
+            out: tuple[Tensor, ...] = self._network(*tensors)
         return tuple(part.float().cpu().numpy() for part in out)
 
 
-def network_metadata(network: Finder | Landmarker) -> dict[str, str]:
+def network_metadata(network: AnyNetwork) -> dict[str, str]:
     """What a runner must know of a network beside its numbers: config and mirror indices, as JSON."""
     metadata = {"config": json.dumps(dataclasses.asdict(network.config), sort_keys=True)}
     if isinstance(network, Landmarker):
@@ -138,16 +138,16 @@ def load_runner(kind: Kind, device: str = "cpu", threads: int | None = None) -> 
     """A packaged network, ready to run.
 
     Args:
-        kind: "finder" or "landmarker".
+        kind: "finder", "landmarker" or "hiface".
         device: "cpu" runs ONNX Runtime; any other torch device runs torch.
         threads: Threads inside one operator on CPU; `default_threads()` if None.
 
     Returns:
-        A function of a float32 numpy array to a tuple of numpy arrays.
+        A function of float32 numpy arrays to a tuple of numpy arrays.
 
     Raises:
         AssetError: The weights are missing or damaged.
     """
     if device == "cpu":
         return OnnxRunner(asset_path(f"weights/{kind}.onnx"), threads or default_threads())
-    return TorchRunner(load_finder() if kind == "finder" else load_landmarker(), device)
+    return TorchRunner(_LOADERS[kind](), device)

@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from hiface.assets.loader import asset_path, read_safetensors
 from hiface.errors import AssetError
 from hiface.networks.finder import Finder, FinderConfig
+from hiface.networks.hiface import Hiface, HifaceConfig
 from hiface.networks.landmarker import Landmarker, LandmarkerConfig
 
 FORMAT_VERSION = "1"
-Config = TypeVar("Config", FinderConfig, LandmarkerConfig)
+Config = TypeVar("Config", FinderConfig, LandmarkerConfig, HifaceConfig)
+AnyNetwork = Finder | Landmarker | Hiface
+KINDS: dict[type, str] = {Finder: "finder", Landmarker: "landmarker", Hiface: "hiface"}
 
 
-def save_weights(network: Finder | Landmarker, path: Path, notes: dict[str, str]) -> None:
+def save_weights(network: AnyNetwork, path: Path, notes: dict[str, str]) -> None:
     """Writes weights in half precision, under a temporary name first.
 
     Args:
@@ -30,9 +33,8 @@ def save_weights(network: Finder | Landmarker, path: Path, notes: dict[str, str]
         path: File to write, replaced if it exists.
         notes: Strings for the metadata, for example recipe, data version, scores, date.
     """
-    kind = "finder" if isinstance(network, Finder) else "landmarker"
     metadata = {
-        "kind": kind,
+        "kind": KINDS[type(network)],
         "format": FORMAT_VERSION,
         "config": json.dumps(dataclasses.asdict(network.config), sort_keys=True),
         **notes,
@@ -61,6 +63,12 @@ def load_landmarker(path: Path | None = None) -> Landmarker:
     """The landmark network with its weights, in evaluation mode; see `load_finder`."""
     tensors, config = _read(path, "landmarker", LandmarkerConfig)
     return _fill(Landmarker(config), tensors, "landmarker")
+
+
+def load_hiface(path: Path | None = None) -> Hiface:
+    """The HiFace network with its weights, in evaluation mode; see `load_finder`."""
+    tensors, config = _read(path, "hiface", HifaceConfig)
+    return _fill(Hiface(config), tensors, "hiface")
 
 
 def weights_notes(path: Path) -> dict[str, str]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -80,6 +82,30 @@ def shade(albedo: Tensor, normals: Tensor, light: Tensor) -> Tensor:
     if light.shape[-2:] != (9, 3):
         raise ShapeError(f"light must be [*B, 9, 3], got {tuple(light.shape)}")
     return albedo * (sh_basis(normals) @ light)
+
+
+def _directions(count: int = 64) -> Tensor:
+    """[count, 3] unit vectors spread evenly over the sphere (a spiral of equal areas)."""
+    k = torch.arange(count, dtype=torch.float64) + 0.5
+    z, turn = 1 - 2 * k / count, k * (math.pi * (1 + 5**0.5))
+    r = (1 - z * z).sqrt()
+    return torch.stack([r * torch.cos(turn), r * torch.sin(turn), z], dim=1)
+
+
+def rotate_light(light: Tensor, R: Tensor) -> Tensor:
+    """The same light seen from turned axes: SH(R n) @ result = SH(n) @ light for all normals n.
+
+    Args:
+        light: [*B, 9, 3] or [*B, 9, C].
+        R: [*B, 3, 3] rotation from the light's axes to the new ones.
+
+    Returns:
+        The shape of `light`. Differentiable.
+    """
+    directions = _directions().to(light.device)
+    solve = torch.linalg.pinv(sh_basis(directions)).to(light.dtype)
+    before = sh_basis(directions.to(light.dtype) @ R)  # R^T d for each d
+    return solve @ (before @ light)
 
 
 def shade_rows_plain(raw: Tensor, light: Tensor, frags: Fragments) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiface.detail.basis import STATES, load_detail_basis
 from hiface.errors import OptionError
 from hiface.morphable import MorphableModel
 from hiface.synthetic.camera_effects import apply_effects, plain_srgb
@@ -18,13 +19,13 @@ from hiface.synthetic.effects import ALL_EFFECTS
 from hiface.synthetic.labels import label_points
 from hiface.synthetic.shots import Shot, Sitter, draw_shot, sitter_of
 from hiface.synthetic.surface_maps import surface_maps
-from hiface.synthetic.wrinkles import DETAIL_PX, DETAIL_STATES
+from hiface.synthetic.wrinkles import DETAIL_PX
 from hiface.types import FaceParams
 
 GENERATOR_VERSION = "11"
 PICTURES_PER_PERSON = 3
 SEGMENTATION = ("background", "skin", "eyes", "mouth", "hair", "accessory", "body")
-LABEL_GROUPS = ("basic", "maps", "vertices", "displacement")
+LABEL_GROUPS = ("basic", "maps", "vertices", "displacement", "codes")
 BASIC = frozenset({"basic"})
 
 
@@ -66,7 +67,8 @@ class SyntheticSample:
         maps: Large labels that were asked for, by name: those of `surface_maps` ("maps"), "vertices" [V, 3]
             metres in camera axes ("vertices"), "displacement" of this expression and the person's
             "displacement_static", "_compressed" and "_stretched", [256, 256] metres over the texture square,
-            positive outward ("displacement"); kinds of data sets add theirs.
+            positive outward ("displacement"), "detail_codes" of the three states in the model's packaged
+            basis, one after another ("codes"); kinds of data sets add theirs.
     """
 
     image_srgb: Tensor
@@ -117,11 +119,18 @@ def parse_labels(names: Iterable[str]) -> frozenset[str]:
 def _displacements(shot: Shot) -> dict[str, Tensor]:
     detail = shot.sitter.detail
     if detail is None:
-        names = ("displacement", *(f"displacement_{state}" for state in DETAIL_STATES))
+        names = ("displacement", *(f"displacement_{state}" for state in STATES))
         return {name: torch.zeros(DETAIL_PX, DETAIL_PX) for name in names}
     assert shot.picture.displacement is not None  # a sitter with detail is always drawn with it
-    states = {f"displacement_{state}": getattr(detail, state) for state in DETAIL_STATES}
+    states = {f"displacement_{state}": getattr(detail, state) for state in STATES}
     return {"displacement": shot.picture.displacement} | states
+
+
+def _codes(shot: Shot) -> Tensor:
+    basis, detail = load_detail_basis(), shot.sitter.detail
+    none = torch.zeros(len(basis.texels))
+    values = [none if detail is None else basis.gather(getattr(detail, name)) for name in STATES]
+    return torch.cat([getattr(basis, name).encode(v) for name, v in zip(STATES, values, strict=True)])
 
 
 def _large_labels(
@@ -134,6 +143,8 @@ def _large_labels(
         out["vertices"] = composed.verts_cam
     if "displacement" in groups:
         out |= _displacements(shot)
+    if "codes" in groups:
+        out["detail_codes"] = _codes(shot)
     return out
 
 

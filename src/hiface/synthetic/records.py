@@ -14,6 +14,7 @@
 | flow_valid.png | 0 or 255 |
 | vertices.npy | float32 [V, 3] |
 | displacement.png, displacement_STATE.png | 16 bit, tenths of a micrometre + 32768 |
+| detail_codes.npy | float16 [n], standard deviations |
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -212,8 +213,14 @@ _MAPS: dict[str, tuple[str, Callable[[np.ndarray], bytes], Callable[[bytes], np.
     "displacement_static": ("png", _displacement_png, _displacement_from),
     "displacement_compressed": ("png", _displacement_png, _displacement_from),
     "displacement_stretched": ("png", _displacement_png, _displacement_from),
+    "detail_codes": ("npy", _half, _plain_npy),
 }
 _FILES = {f"{name}.{ending}": name for name, (ending, _, _) in _MAPS.items()}
+
+
+def map_file(name: str) -> str:
+    """Name of the file of a map of a sample."""
+    return f"{name}.{_MAPS[name][0]}"
 
 
 def encode_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
@@ -235,12 +242,12 @@ def encode_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     return out
 
 
-def decode_arrays(files: Mapping[str, bytes], maps: bool = True) -> dict[str, np.ndarray]:
+def decode_arrays(files: Mapping[str, bytes], maps: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """The inverse of `encode_arrays`, up to the rounding of the maps.
 
     Args:
         files: Content by name.
-        maps: Whether to decode the maps too.
+        maps: Names of the maps to decode if they are there; all if None.
 
     Returns:
         As `sample_arrays`.
@@ -251,9 +258,8 @@ def decode_arrays(files: Mapping[str, bytes], maps: bool = True) -> dict[str, np
     try:
         out = {name.removesuffix(".png"): png_pixels(files[name]) for name in PICTURES}
         out |= npz_arrays(files[LABELS_FILE])
-        if maps:
-            chosen = [name for name in files if name in _FILES]
-            out |= {f"map.{_FILES[name]}": _MAPS[_FILES[name]][2](files[name]) for name in chosen}
+        chosen = [name for name in files if name in _FILES and (maps is None or _FILES[name] in maps)]
+        out |= {f"map.{_FILES[name]}": _MAPS[_FILES[name]][2](files[name]) for name in chosen}
     except KeyError as error:
         raise AssetError(f"a sample has no {error}; make the data again with this version") from error
     except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:

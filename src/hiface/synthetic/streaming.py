@@ -89,7 +89,8 @@ def stream(
         seed: Number of the data set; other numbers show other people.
         kind: "images", "pairs", "clips" or "rgbd".
         effects: "all", "plain" or names (`hiface.synthetic.effects`).
-        labels: Groups of labels beside the basic ones: "maps", "vertices", "displacement".
+        labels: Groups of labels beside the basic ones: "maps", "vertices", "displacement",
+            "codes".
         length: Views of a pair (2) or frames of a clip (16).
         start: Number of the first sample.
         workers: Processes that render ahead; 0 renders in this one. They import the script they are started

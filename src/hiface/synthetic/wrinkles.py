@@ -28,7 +28,6 @@ from hiface.synthetic.posing import rest_of
 from hiface.types import LandmarkSet
 
 DETAIL_PX = 256
-DETAIL_STATES = ("static", "compressed", "stretched")  # names in `PersonDetail`
 MAX_DEPTH_M = 0.0014
 _DEEPEST_M = 0.002  # of what compression adds, reached only where the skin of the model is compressed in full
 

@@ -13,18 +13,20 @@ import torch
 
 from hiface.errors import MissingExtraError
 from hiface.networks.finder import Finder
-from hiface.networks.landmarker import Landmarker, LandmarkOutput
+from hiface.networks.hiface import Hiface, HifaceOutput
+from hiface.networks.landmarker import LandmarkOutput
 from hiface.networks.runtime import network_metadata
+from hiface.networks.weights import AnyNetwork
 
 OPSET = 17
 _HALF_FROM = 256  # numbers; smaller tensors stay as they are
 
 
-def export_onnx(network: Finder | Landmarker, path: Path, notes: dict[str, str] | None = None) -> None:
+def export_onnx(network: AnyNetwork, path: Path, notes: dict[str, str] | None = None) -> None:
     """Exports a network in evaluation mode.
 
     Args:
-        network: Finder (any picture size) or landmark network (any number of crops).
+        network: Finder (any picture size), or a network of crops (any number of them).
         path: `.onnx` file to write, under a temporary name first.
         notes: Further metadata.
 
@@ -48,24 +50,28 @@ def export_onnx(network: Finder | Landmarker, path: Path, notes: dict[str, str] 
     os.replace(partial, path)
 
 
-def _export(network: Finder | Landmarker, path: Path) -> None:
+def _export(network: AnyNetwork, path: Path) -> None:
     if isinstance(network, Finder):
-        example = torch.zeros(1, 3, 96, 128)
-        names, outputs = "images", ["level8", "level16", "level32"]
+        examples = {"images": torch.zeros(1, 3, 96, 128)}
+        outputs = ["level8", "level16", "level32"]
         axes = {"images": {0: "batch", 2: "height", 3: "width"}}
         axes.update({f"level{s}": {0: "batch", 2: f"h{s}", 3: f"w{s}"} for s in (8, 16, 32)})
     else:
         side = network.config.crop_px
-        example = torch.zeros(1, 3, side, side)
-        names, outputs = "crops", list(LandmarkOutput._fields)
-        axes = {name: {0: "batch"} for name in (names, *outputs)}
+        examples = {"crops": torch.zeros(1, 3, side, side)}
+        outputs = list(LandmarkOutput._fields)
+        if isinstance(network, Hiface):
+            outputs = list(HifaceOutput._fields)
+            if network.config.n_points:
+                examples["points"] = torch.zeros(1, network.config.n_points, 3)
+        axes = {name: {0: "batch"} for name in (*examples, *outputs)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
-            (example,),
+            tuple(examples.values()),
             str(path),
-            input_names=[names],
+            input_names=list(examples),
             output_names=outputs,
             dynamic_axes=axes,
             opset_version=OPSET,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -90,16 +91,16 @@ def make_batch(
     """
     roll = eye_roll(samples.points_px) * chance(gen, jitter.upright, len(samples.images))
     true = frame_of_points(samples.points_px[:, :68], config.crop_scale, roll)
-    frame = _negative_frames(gen, true, _jittered(gen, true, jitter), jitter.negatives)
-    crops, inside = _read(gen, samples, frame, config.crop_px, jitter, backgrounds)
+    frame = _negative_frames(gen, true, jittered_frames(gen, true, jitter), jitter.negatives)
+    crops, inside = read_augmented(gen, samples, frame, config.crop_px, jitter, backgrounds)
     points = frame.to_crop(samples.points_px)
     crops, alpha = occlude(gen, crops, jitter.occluded)
-    seen = samples.visible & inside(points) & (_lookup(alpha, points) < 0.5) & (points.abs() < 1).all(dim=-1)
+    seen = samples.visible & inside(points) & (read_at(alpha, points) < 0.5) & (points.abs() < 1).all(dim=-1)
     presence = _presence(true, frame, seen)
     if backgrounds is not None and jitter.negatives > 0:
         empty = chance(gen, 0.3 * jitter.negatives, len(crops)).nonzero()[:, 0]
         crops[empty], presence[empty] = backgrounds.draw(gen, len(empty)), 0.0
-    target = _head_in_crop(samples, frame)
+    target = head_in_crop(samples, frame)
     flip = chance(gen, 0.5, len(crops))
     crops = torch.where(flip[:, None, None, None], crops.flip(-1), crops)
     points = torch.where(flip[:, None, None], points[:, mirror] * points.new_tensor([-1.0, 1.0]), points)
@@ -111,7 +112,8 @@ def make_batch(
     return LandmarkBatch(crops, points, weights, target, presence, seen)
 
 
-def _jittered(gen: Generator, true: CropFrame, jitter: CropJitter) -> CropFrame:
+def jittered_frames(gen: Generator, true: CropFrame, jitter: CropJitter) -> CropFrame:
+    """Crops as far off as a finder's."""
     n = len(true.side_px)
     shift = torch.randn(n, 2, generator=gen).clamp(-2.5, 2.5) * jitter.shift
     scale = torch.exp(torch.randn(n, generator=gen).clamp(-2.5, 2.5) * jitter.log_scale)
@@ -132,7 +134,14 @@ def _negative_frames(gen: Generator, true: CropFrame, frame: CropFrame, share: f
     return CropFrame(centre, torch.where(negative, size, frame.side_px), frame.roll)
 
 
-def _read(gen: Generator, samples: Samples, frame: CropFrame, size: int, jitter: CropJitter, backgrounds):
+def read_augmented(
+    gen: Generator,
+    samples: Samples,
+    frame: CropFrame,
+    size: int,
+    jitter: CropJitter,
+    backgrounds: BackgroundBank | None,
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Crops [B, 3, size, size], and a test of which crop points lie in the (possibly cut) picture."""
     n, side = len(frame.side_px), samples.images.shape[-1]
     grid = sampling_grid(frame, size, side, side)
@@ -187,7 +196,7 @@ def _other_background(
     return out
 
 
-def _lookup(maps: Tensor, points: Tensor) -> Tensor:
+def read_at(maps: Tensor, points: Tensor) -> Tensor:
     """Value of [B, 1, S, S] maps at crop points [B, L, 2]: [B, L]."""
     return torch.nn.functional.grid_sample(maps, points[:, None], align_corners=False)[:, 0, 0]
 
@@ -202,7 +211,7 @@ def _presence(true: CropFrame, frame: CropFrame, seen: Tensor) -> Tensor:
     return ((overlap > 0.45) & (seen[:, :68].float().mean(dim=1) > 0.2)).float()
 
 
-def _head_in_crop(samples: Samples, frame: CropFrame) -> Tensor:
+def head_in_crop(samples: Samples, frame: CropFrame) -> Tensor:
     """Head rotation as seen along the crop's own axis: undo the turn to the crop's ray, then the roll."""
     focal = samples.K[:, 0, 0, None]
     offset = (frame.centre_px - samples.K[:, :2, 2]) / focal

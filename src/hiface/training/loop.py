@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from hiface.errors import FitError, OutputError
 
 LOGGER = logging.getLogger(__name__)
-Network = Callable[[Tensor], tuple[Tensor, ...]]
+Network = Callable[..., tuple[Tensor, ...]]
 
 
 class Task(Protocol):
@@ -144,9 +144,9 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
 def mixed_precision(network: nn.Module, device: str) -> Network:
     """A network that runs in bfloat16 where that pays and answers in float32."""
 
-    def run(images: Tensor) -> tuple[Tensor, ...]:
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            out: tuple[Tensor, ...] = network(images)
+            out: tuple[Tensor, ...] = network(*inputs)
         return tuple(part.float() for part in out)
 
     return run

@@ -15,10 +15,19 @@ from torch import nn
 
 from hiface.errors import AssetError, HifaceError, MissingExtraError
 from hiface.networks.finder import Finder
+from hiface.networks.hiface import PRESETS, Hiface
 from hiface.networks.landmarker import Landmarker
-from hiface.networks.weights import load_finder, load_landmarker, save_weights
+from hiface.networks.weights import (
+    KINDS,
+    AnyNetwork,
+    load_finder,
+    load_hiface,
+    load_landmarker,
+    save_weights,
+)
 from hiface.training.export_onnx import export_onnx
 from hiface.training.finder_task import FinderRecipe, FinderTask
+from hiface.training.hiface_task import HifaceRecipe, HifaceTask
 from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask
 from hiface.training.loop import LoopConfig, read_checkpoint, train
 from hiface.training.shards import manifest_of, mirror_of
@@ -36,7 +45,7 @@ class Recipe:
         threads: Torch threads on CPU.
     """
 
-    task: FinderRecipe | LandmarkRecipe
+    task: FinderRecipe | LandmarkRecipe | HifaceRecipe
     loop: LoopConfig
     threads: int = 1
 
@@ -44,6 +53,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "landmarker": Recipe(LandmarkRecipe(), LoopConfig(steps=19_000, learning_rate=1.2e-3, flat=0.5)),
     "finder": Recipe(FinderRecipe(), LoopConfig(steps=6_000, learning_rate=1.5e-3, flat=0.5)),
+    "hiface": Recipe(HifaceRecipe(), LoopConfig(steps=30_000, learning_rate=8e-4, flat=0.5)),
 }
 
 
@@ -55,6 +65,7 @@ def main_train(
     device: str = "cpu",
     resume: bool = False,
     start: Path | None = None,
+    preset: str | None = None,
 ) -> Path:
     """Trains a recipe and writes its weights.
 
@@ -66,23 +77,26 @@ def main_train(
         device: Torch device.
         resume: Go on from the checkpoint in `out`.
         start: Weights (`.safetensors`) or checkpoint (`.pt`) to start from instead of random ones.
+        preset: Sizes of the network, of `hiface.networks.hiface.PRESETS`; for the recipe "hiface" only.
 
     Returns:
         Path of the weights, `out / NAME.safetensors`. `out / NAME.onnx` is written beside it, with the same
         numbers, if the package onnx is installed.
 
     Raises:
-        HifaceError: An unknown recipe.
+        HifaceError: An unknown recipe or preset.
         AssetError: Data or start weights cannot be used.
         OutputError: `out` cannot be written, or holds a run and `resume` is not given.
     """
-    chosen = _chosen(recipe)
+    chosen = _with_preset(_chosen(recipe), preset)
     loop = chosen.loop if steps is None else dataclasses.replace(chosen.loop, steps=steps)
     if device == "cpu":
         torch.set_num_threads(chosen.threads)
     folders = data_folders(data)
     if isinstance(chosen.task, LandmarkRecipe):
         task = LandmarkTask(chosen.task, folders, mirror_of())
+    elif isinstance(chosen.task, HifaceRecipe):
+        task = HifaceTask(chosen.task, folders)
     else:
         task = FinderTask(chosen.task, folders)
     if start is not None:
@@ -90,7 +104,7 @@ def main_train(
     network = train(task, loop, out, device, resume)
     scores = task.validate(network)
     path = out / f"{recipe}.safetensors"
-    notes = training_notes(recipe, loop, folders, scores)
+    notes = training_notes(recipe, chosen, loop, folders, scores)
     save_weights(_known(network), path, notes)
     try:
         export_onnx(_known(network), path.with_suffix(".onnx"), notes)
@@ -115,14 +129,14 @@ def data_folders(data: Path) -> tuple[Path, ...]:
 
 
 def training_notes(
-    recipe: str, loop: LoopConfig, folders: tuple[Path, ...], scores: dict[str, float]
+    name: str, recipe: Recipe, loop: LoopConfig, folders: tuple[Path, ...], scores: dict[str, float]
 ) -> dict[str, str]:
     """Metadata of a weights file."""
     manifests = [manifest_of(folder) for folder in folders]
     keys = ("generator_version", "model", "landmark_hash", "count", "seed")
     return {
-        "recipe": recipe,
-        "recipe_values": json.dumps(dataclasses.asdict(RECIPES[recipe]), sort_keys=True),
+        "recipe": name,
+        "recipe_values": json.dumps(dataclasses.asdict(recipe), sort_keys=True),
         "steps": str(loop.steps),
         "data": json.dumps([{k: m.get(k) for k in keys} for m in manifests]),
         "scores": json.dumps(scores, sort_keys=True),
@@ -138,10 +152,19 @@ def _chosen(recipe: str) -> Recipe:
     return RECIPES[recipe]
 
 
-def _known(network: nn.Module) -> Finder | Landmarker:
-    if not isinstance(network, (Finder, Landmarker)):
+def _with_preset(recipe: Recipe, preset: str | None) -> Recipe:
+    if preset is None:
+        return recipe
+    if not isinstance(recipe.task, HifaceRecipe) or preset not in PRESETS:
+        known = f"choose one of {', '.join(PRESETS)}, for the recipe hiface"
+        raise HifaceError(f"there is no preset {preset!r} for this recipe; {known}")
+    return dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, network=PRESETS[preset]))
+
+
+def _known(network: nn.Module) -> AnyNetwork:
+    if not isinstance(network, tuple(KINDS)):
         raise HifaceError(f"{type(network).__name__} has no weights format")
-    return network
+    return network  # pyright: ignore[reportReturnType]
 
 
 def _start_from(network: nn.Module, start: Path) -> None:
@@ -149,8 +172,8 @@ def _start_from(network: nn.Module, start: Path) -> None:
     if start.suffix == ".pt":
         state = read_checkpoint(start)["average"]
     else:
-        loaded = load_finder(start) if isinstance(network, Finder) else load_landmarker(start)
-        state = loaded.state_dict()
+        loaders = {Finder: load_finder, Landmarker: load_landmarker, Hiface: load_hiface}
+        state = loaders[type(network)](start).state_dict()
     if isinstance(network, Landmarker):
         state = {**state, "mirror": network.mirror}  # the landmark sets of the data, not of the earlier run
     try:

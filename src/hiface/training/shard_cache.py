@@ -16,11 +16,12 @@ from typing import IO
 import numpy as np
 
 from hiface.errors import AssetError, OutputError
-from hiface.synthetic.records import LABELS_FILE, PICTURES, decode_arrays
+from hiface.synthetic.records import LABELS_FILE, PICTURES, decode_arrays, map_file
 from hiface.synthetic.tars import file_sha256, read_tar
 
 CACHE_FOLDER = ".cache"
 _HASH_LETTERS = 12
+_SMALL_MAPS = ("detail_codes",)  # kept with the labels, as "map.NAME"
 _AGAIN = "run the same hiface synth command again, it makes this shard anew"
 
 
@@ -56,7 +57,7 @@ def cache_paths(folder: Path, entry: dict) -> DecodedShard:
 def _pictures(path: Path) -> Iterator[dict[str, bytes]]:
     """The files of every picture of a shard; a pair or clip has several."""
     ending = f"{PICTURES[0]}"
-    wanted = (*PICTURES, LABELS_FILE)
+    wanted = (*PICTURES, LABELS_FILE, *(map_file(name) for name in _SMALL_MAPS))
     for _, files in read_tar(path):
         for name in sorted(files):
             if name.endswith(ending):
@@ -79,7 +80,7 @@ def _check(path: Path, entry: dict) -> None:
 def _decode(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     images, segmentation, labels = [], [], []
     for files in _pictures(path):
-        arrays = decode_arrays(files, maps=False)
+        arrays = decode_arrays(files, maps=_SMALL_MAPS)
         images.append(np.concatenate([arrays.pop("image").transpose(2, 0, 1), arrays.pop("alpha")[None]]))
         segmentation.append(arrays.pop("mask"))
         labels.append(arrays)

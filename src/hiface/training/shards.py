@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ class Samples:
         visible: [B, L] bool.
         R_cam_head: [B, 3, 3] rotation of the head.
         K: [B, 3, 3].
+        more: Further labels that were asked for, by name, [B, ...].
     """
 
     images: Tensor
@@ -42,6 +43,7 @@ class Samples:
     visible: Tensor
     R_cam_head: Tensor
     K: Tensor
+    more: dict[str, Tensor] = field(default_factory=dict)
 
 
 def _turn(R_cam_head: np.ndarray, head_cam: np.ndarray) -> np.ndarray:
@@ -53,15 +55,20 @@ def _turn(R_cam_head: np.ndarray, head_cam: np.ndarray) -> np.ndarray:
 class _Shard:
     """One shard: pictures mapped, labels in memory."""
 
-    def __init__(self, folder: Path, entry: dict) -> None:
+    def __init__(self, folder: Path, entry: dict, more: tuple[str, ...]) -> None:
         paths = decoded_shard(folder, entry)
         self.images = np.load(paths.images, mmap_mode="r")
         self.segmentation = np.load(paths.segmentation, mmap_mode="r")
         with np.load(paths.labels) as labels:
-            missing = [key for key in LABELS if key not in labels]
+            missing = [key for key in (*LABELS, *more) if key not in labels]
             if missing:
-                raise AssetError(f"{entry['name']} has no {missing}; make the data again with this version")
+                words = ", ".join(name.removeprefix("map.") for name in missing)
+                with_codes = " and --labels codes" if "map.detail_codes" in missing else ""
+                raise AssetError(
+                    f"{entry['name']} has no {words}; make the data again with this version{with_codes}"
+                )
             values = {key: labels[key] for key in LABELS}
+            self.more = {key: labels[key] for key in more}
         self.points = np.concatenate(
             [values["landmarks68_px"], values["dense_px"], values["iris_px"]], axis=1
         )
@@ -86,13 +93,21 @@ class ShardSet:
             measured on, instead of the others.
         more_turned: Heads at 90 degrees to the camera are drawn 1 + `more_turned` times as often as those
             that face it; half as much more at 110 degrees, and less down to 50.
+        more: Names of further labels that samples shall carry.
 
     Raises:
         AssetError: There is no shard, or one does not have the expected content.
     """
 
-    def __init__(self, folders: tuple[Path, ...], validation: bool = False, more_turned: float = 0.0) -> None:
+    def __init__(
+        self,
+        folders: tuple[Path, ...],
+        validation: bool = False,
+        more_turned: float = 0.0,
+        more: tuple[str, ...] = (),
+    ) -> None:
         self._folders, self._validation, self._more_turned = folders, validation, more_turned
+        self._more = more
         self._shards: dict[tuple[Path, str], _Shard] = {}
         self.refresh()
         if len(self) == 0:
@@ -109,7 +124,7 @@ class ShardSet:
             for entry in shard_entries(folder):
                 key = (folder / entry["name"], entry["sha256"])
                 if key not in self._shards:
-                    self._shards[key] = _Shard(folder, entry)
+                    self._shards[key] = _Shard(folder, entry, self._more)
         table = [
             (i, j)
             for i, shard in enumerate(self._shards.values())
@@ -147,6 +162,9 @@ class ShardSet:
             visible=torch.from_numpy(np.stack([s.visible[j] for s, j in where])),
             R_cam_head=torch.from_numpy(np.stack([s.R[j] for s, j in where])),
             K=torch.from_numpy(np.stack([s.K[j] for s, j in where])),
+            more={
+                name: torch.from_numpy(np.stack([s.more[name][j] for s, j in where])) for name in self._more
+            },
         )
 
 

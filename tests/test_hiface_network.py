@@ -1,0 +1,180 @@
+"""The HiFace network: sizes, AdaIN, conventions of its output, storage."""
+
+import numpy as np
+import pytest
+import torch
+
+import hiface
+from hiface.data.crops import CropFrame
+from hiface.errors import AssetError, ShapeError
+from hiface.networks.backbones import ResNet50, SmallTrunk
+from hiface.networks.dynamic_codes import DynamicCodes
+from hiface.networks.hiface import PRESETS, HifaceOutput, build_hiface
+from hiface.networks.hiface_params import head_anchor, output_to_params, translation_to_place
+from hiface.networks.layers import count_parameters
+from hiface.networks.poses import rotation_from_6d
+from hiface.networks.runtime import OnnxRunner, TorchRunner
+from hiface.networks.weights import load_finder, load_hiface, load_landmarker, save_weights
+from hiface.render.shade import rotate_light, sh_basis
+from hiface.training.export_onnx import export_onnx
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return build_hiface().eval()
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_outputs_have_the_presets_sizes(preset):
+    config = PRESETS[preset]
+    network = build_hiface(config).eval()
+    points = torch.rand(2, config.n_points, 3) if config.n_points else None
+    out = HifaceOutput(*network(torch.rand(2, 3, config.crop_px, config.crop_px), points))
+    dynamic = config.n_compressed + config.n_stretched
+    widths = (config.n_identity, config.n_expression, 6, 3, config.n_albedo, 27, config.n_static, dynamic)
+    assert tuple(part.shape for part in out) == tuple((2, width) for width in widths)
+    assert float(out.expression.min()) > 0 and float(out.expression.max()) < 1
+    facing = rotation_from_6d(out.rotation6d)[:, 2, 2]
+    assert (facing < -0.8).all()  # a fresh network says that heads face the camera
+
+
+def test_the_papers_preset_is_the_papers():
+    paper = PRESETS["paper"]
+    assert paper.backbone == "resnet50" and paper.crop_px == 224 and paper.adain == "moments"
+    assert (paper.n_static, paper.n_compressed, paper.n_stretched) == (300, 26, 26)
+
+
+def test_resnet50_is_torchvisions():
+    """Names, shapes and the number of parameters of torchvision 0.x `resnet50` without `fc`."""
+    state = ResNet50().state_dict()
+    assert state["layer1.0.downsample.0.weight"].shape == (256, 64, 1, 1)
+    assert state["layer3.5.conv2.weight"].shape == (256, 256, 3, 3)
+    assert state["layer4.2.bn3.running_var"].shape == (2048,)
+    assert state["conv1.weight"].shape == (64, 3, 7, 7)
+    assert count_parameters(ResNet50()) == 25_557_032 - (2048 * 1000 + 1000)
+
+
+def test_resnet50_takes_foreign_weights_or_says_what_is_wrong():
+    state = {name: torch.rand_like(value) if value.is_floating_point() else value
+             for name, value in ResNet50().state_dict().items()}  # fmt: skip
+    network = ResNet50()
+    network.start_from_torchvision(
+        {**state, "fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    )
+    assert torch.equal(network.state_dict()["layer2.1.conv3.weight"], state["layer2.1.conv3.weight"])
+    state.pop("layer2.1.conv3.weight")
+    with pytest.raises(AssetError, match="resnet50"):
+        network.start_from_torchvision(state)
+
+
+def test_the_small_trunk_starts_as_the_landmark_network():
+    landmarker, trunk = load_landmarker(), SmallTrunk(192).eval()
+    copied = trunk.start_from_landmarker(landmarker.state_dict())
+    assert copied > 50
+    x = torch.rand(1, 3, 192, 192)
+    early = trunk.stages[:2](trunk.stem(x)), landmarker.stages[:2](landmarker.stem(x))
+    assert torch.allclose(*early)
+
+
+def test_moments_are_the_papers_equation():
+    torch.manual_seed(1)
+    codes = DynamicCodes(n_static=7, n_expression=5, n_dynamic=4, hidden=6, reading="moments").double()
+    static, expression = torch.randn(1, 7).double(), torch.rand(1, 5).double()
+    style = codes.style(expression)[0].detach().numpy()
+    phi = static[0].numpy()
+    mixed = style.std() * (phi - phi.mean()) / phi.std() + style.mean()
+    wanted = codes.map(torch.from_numpy(mixed)[None])
+    assert torch.allclose(codes(static, expression), wanted, atol=2e-2)
+    # Expression enters by two numbers only: styles with the same moments give the same codes.
+    codes.style[2].weight.data.zero_()
+    codes.style[2].bias.data.copy_(torch.arange(7.0))
+    a = codes(static, expression)
+    codes.style[2].bias.data.copy_(torch.arange(7.0).flip(0))
+    assert torch.allclose(a, codes(static, expression))
+
+
+def test_style_scales_and_shifts_each_coefficient():
+    torch.manual_seed(1)
+    codes = DynamicCodes(7, 5, 4, 6, "style").double()
+    static, expression = torch.randn(2, 7).double(), torch.rand(2, 5).double()
+    scale, shift = codes.style(expression).chunk(2, dim=1)
+    white = (static - static.mean(1, keepdim=True)) / static.std(1, keepdim=True, correction=0)
+    assert torch.allclose(codes(static, expression), codes.map(scale * white + shift), atol=1e-2)
+
+
+def test_points_are_asked_for(small):
+    crops = torch.rand(1, 3, 192, 192)
+    with pytest.raises(ShapeError, match="points"):
+        small(crops)
+    with pytest.raises(ShapeError, match="398"):
+        small(crops, torch.zeros(1, 5, 3))
+
+
+def turn(seed):
+    matrix = np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 3)))[0]
+    return torch.from_numpy(matrix * np.sign(np.linalg.det(matrix))).float()
+
+
+def test_light_is_seen_from_turned_axes():
+    gen = torch.Generator().manual_seed(3)
+    light, R = torch.randn(2, 9, 3, generator=gen), torch.stack([turn(1), turn(2)])
+    normals = torch.nn.functional.normalize(torch.randn(2, 40, 3, generator=gen), dim=-1)
+    turned = rotate_light(light, R)
+    before, after = sh_basis(normals) @ light, sh_basis(normals @ R.transpose(1, 2)) @ turned
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_a_pose_goes_to_the_crop_and_back():
+    """Labels made from a pose, given as output, are that pose again, in the photo's own camera."""
+    model = hiface.load_model("open")
+    gen = torch.Generator().manual_seed(0)
+    T = torch.eye(4).repeat(2, 1, 1)
+    T[:, :3, :3] = torch.stack([turn(5), turn(6)])
+    T[:, :3, 3] = torch.tensor([[0.1, -0.05, 0.7], [-0.2, 0.1, 1.5]])
+    K = torch.tensor([[900.0, 0, 320], [0, 900.0, 240], [0, 0, 1]]).repeat(2, 1, 1)
+    frame = CropFrame(
+        torch.tensor([[400.0, 200.0], [250.0, 300.0]]), torch.tensor([180.0, 90.0]), torch.tensor([0.3, -0.2])
+    )
+    from hiface.networks.hiface_params import crop_rotation
+
+    to_crop = crop_rotation(frame, K).transpose(1, 2)
+    rotation = to_crop @ T[:, :3, :3]
+    place = translation_to_place(T, head_anchor(model), frame, K)
+    light = torch.randn(2, 9, 3, generator=gen)
+    out = HifaceOutput(
+        identity=torch.zeros(2, 150),
+        expression=torch.zeros(2, 52),
+        rotation6d=torch.cat([rotation[:, :, 0], rotation[:, :, 1]], dim=1),
+        place=place,
+        albedo=torch.zeros(2, 21),
+        light=rotate_light(light, to_crop).flatten(1),
+        static=torch.zeros(2, 300),
+        dynamic=torch.zeros(2, 160),
+    )
+    params = output_to_params(model, out, frame, K, 640, 480)
+    assert torch.allclose(params.camera.T_cam_object, T, atol=1e-4)
+    assert torch.allclose(params.light, light, atol=1e-4)
+    # Another focal length keeps the place and size in the picture.
+    other = output_to_params(
+        model,
+        out,
+        frame,
+        K * torch.tensor([2.0, 2.0, 1.0])[:, None] * torch.eye(3) + K * (1 - torch.eye(3)),
+        640,
+        480,
+    )
+    anchor = head_anchor(model)[None, None]
+    assert torch.allclose(other.camera.project(anchor), params.camera.project(anchor), atol=1e-2)
+
+
+def test_weights_are_stored_and_run_as_onnx(small, tmp_path):
+    save_weights(small, tmp_path / "hiface.safetensors", {"recipe": "test"})
+    again = load_hiface(tmp_path / "hiface.safetensors")
+    export_onnx(small, tmp_path / "hiface.onnx")
+    crops, points = torch.rand(2, 3, 192, 192).numpy(), torch.rand(2, 398, 3).numpy()
+    answers = TorchRunner(again)(crops, points)
+    for a, b in zip(OnnxRunner(tmp_path / "hiface.onnx", 1)(crops, points), answers, strict=True):
+        assert a.shape == b.shape and np.abs(a - b).max() < 0.02
+    with pytest.raises(AssetError, match="hiface"):
+        load_finder(tmp_path / "hiface.safetensors")
