@@ -396,3 +396,23 @@ def test_khronos_validator_finds_nothing(written, tmp_path: Path) -> None:
     assert len(reports) == 2, result.stderr
     for report in reports:
         assert report["numErrors"] == 0 and report["numWarnings"] == 0, report["messages"]
+
+
+def test_a_normal_map_comes_with_tangents_of_the_skin(tmp_path: Path) -> None:
+    model, params = a_face()
+    flat = torch.tensor([0.5, 0.5, 1.0])[:, None, None].expand(3, 16, 16)
+    glb = Glb(write_glb(tmp_path / "a.glb", model, params, texture(), normal_map=flat))
+    skin = next(m for m in glb.json["materials"] if m["name"] == "skin")
+    image = glb.json["images"][glb.json["textures"][skin["normalTexture"]["index"]]["source"]]
+    assert image["mimeType"] == "image/png" and image["name"] == "normals"
+    assert skin["pbrMetallicRoughness"]["baseColorTexture"]["index"] == 0
+    for primitive in glb.json["meshes"][0]["primitives"]:
+        attributes = primitive["attributes"]
+        is_skin = glb.json["materials"][primitive["material"]]["name"] == "skin"
+        assert ("TANGENT" in attributes) == is_skin
+        if is_skin:
+            tangents, normals = glb.accessor(attributes["TANGENT"]), glb.accessor(attributes["NORMAL"])
+            assert np.allclose(np.linalg.norm(tangents[:, :3], axis=1), 1, atol=1e-5)
+            assert set(tangents[:, 3].tolist()) <= {-1.0, 1.0}
+            assert np.abs((tangents[:, :3] * normals).sum(1)).max() < 1e-3
+    assert "normalTexture" not in str(Glb(write_glb(tmp_path / "b.glb", model, params, texture())).json)

@@ -34,7 +34,7 @@ def test_outputs_have_the_presets_sizes(preset):
     dynamic = config.n_compressed + config.n_stretched
     widths = (config.n_identity, config.n_expression, 6, 3, config.n_albedo, 27, config.n_static, dynamic)
     assert tuple(part.shape for part in out) == tuple((2, width) for width in widths)
-    assert float(out.expression.min()) > 0 and float(out.expression.max()) < 1
+    assert ((out.expression > 0) & (out.expression < 1)).all()
     facing = rotation_from_6d(out.rotation6d)[:, 2, 2]
     assert (facing < -0.8).all()  # a fresh network says that heads face the camera
 
@@ -178,3 +178,87 @@ def test_weights_are_stored_and_run_as_onnx(small, tmp_path):
         assert a.shape == b.shape and np.abs(a - b).max() < 0.02
     with pytest.raises(AssetError, match="hiface"):
         load_finder(tmp_path / "hiface.safetensors")
+
+
+def test_a_network_that_knows_the_truth_gives_the_truth_in_the_photo():
+    """The reader's crops, cameras and points: an oracle in place of the network, a rendered head as photo."""
+    import json
+    from dataclasses import asdict
+
+    from hiface.networks.detect import Detection
+    from hiface.networks.hiface_params import crop_rotation
+    from hiface.networks.read_hiface import HifaceReader
+    from hiface.types import FaceParams
+    from hiface.types.camera import Camera
+
+    model = hiface.load_model("open")
+    R = torch.tensor([[0.96, 0.0, -0.28], [0.0, -1.0, 0.0], [-0.28, 0.0, -0.96]])
+    camera = Camera.from_pose(R, torch.tensor([0.05, 0.02, 0.9]), 700.0, 640, 480)
+    gen = torch.Generator().manual_seed(2)
+    truth = FaceParams(
+        identity=torch.randn(150, generator=gen),
+        expression=0.3 * torch.rand(52, generator=gen),
+        pose=torch.zeros(5, 3),
+        albedo=torch.randn(21, generator=gen),
+        light=torch.randn(9, 3, generator=gen),
+        camera=camera,
+        static=torch.randn(300, generator=gen),
+    )
+    shape = model.shape(truth.identity, truth.expression)
+    points = {name: camera.project(model.landmarks(name, shape)) for name in ("ibug68", "dense", "iris")}
+    ones = {name: torch.full((len(p),), 1.5) for name, p in points.items()}
+    face = Detection(
+        torch.zeros(4), 1.0,
+        points["ibug68"], ones["ibug68"], ones["ibug68"],
+        points["dense"], ones["dense"], ones["dense"],
+        points["iris"], ones["iris"], R,
+    )  # fmt: skip
+    seen = {}
+
+    class Oracle:
+        def __init__(self):
+            self.metadata = {"config": json.dumps(asdict(PRESETS["small"]))}
+
+        def __call__(self, crops, landmarks):
+            seen.update(crops=crops, landmarks=landmarks)
+            rows = torch.from_numpy(reader.frames(points["ibug68"][None].numpy()))
+            frame = CropFrame(rows[:, :2], rows[:, 2], rows[:, 3])
+            to_crop = crop_rotation(frame, camera.K[None]).transpose(1, 2)
+            rotation = (to_crop @ R)[0]
+            place = translation_to_place(camera.T_cam_object[None], head_anchor(model), frame, camera.K[None])
+            light = rotate_light(truth.light[None], to_crop).flatten(1)
+            out = (
+                truth.identity[None], truth.expression[None],
+                torch.cat([rotation[:, 0], rotation[:, 1]])[None], place,
+                truth.albedo[None], light, truth.static[None], torch.zeros(1, 160),
+            )  # fmt: skip
+            return tuple(part.numpy() for part in out)
+
+    reader = HifaceReader(Oracle(), model)
+    photo = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    params = reader.read(photo, [face], 700.0)[0]
+    assert torch.allclose(params.camera.T_cam_object, camera.T_cam_object, atol=1e-4)
+    assert torch.allclose(params.camera.K, camera.K)
+    assert torch.allclose(params.light, truth.light, atol=1e-4)
+    assert torch.equal(params.static, truth.static) and torch.equal(params.identity, truth.identity)
+    assert seen["crops"].shape == (1, 3, 192, 192) and seen["landmarks"].shape == (1, 398, 3)
+    assert np.abs(seen["landmarks"][..., :2]).max() < 1.3  # the face fills the crop
+
+
+def test_detail_follows_the_expression_and_needs_codes_of_its_own_network(small):
+    from hiface.networks.sd_detail import SdDetail
+
+    model = hiface.load_model("open")
+    detail = SdDetail.of(small)
+    none, smile = torch.zeros(52), model.expression_vector({"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0})
+    identity, static = torch.zeros(150), torch.randn(300, generator=torch.Generator().manual_seed(0))
+    rest = detail.maps(model, identity, none, static)
+    smiling = detail.maps(model, identity, smile, static)
+    assert float(rest.dynamic.detach().abs().max()) == 0 < float(smiling.dynamic.detach().abs().max())
+    assert torch.equal(rest.static, smiling.static)
+    both = detail.maps(
+        model, identity.expand(2, -1), torch.stack([none, smile]), static.expand(2, -1)
+    ).displacement
+    assert torch.allclose(both[1], smiling.displacement, atol=1e-7)
+    with pytest.raises(ShapeError, match="static codes"):
+        detail.maps(model, identity, none, static[:100])

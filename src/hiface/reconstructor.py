@@ -1,32 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photo in, faces out: finder -> landmarks -> fit."""
+"""Photo in, faces out: finder -> landmarks -> fit, or -> the HiFace network."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
+from hiface.animation.gaze import pose_from_expression
+from hiface.assets import list_assets
 from hiface.data import Photo, read_photo
-from hiface.fitting.fit import fit_face
+from hiface.errors import AssetError
+from hiface.fitting.fit import default_focal_px, fit_face
 from hiface.fitting.observe import observation_from_detection
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
+from hiface.networks.read_hiface import HifaceReader
+from hiface.networks.runtime import TorchRunner, load_runner
+from hiface.networks.sd_detail import load_sd_detail
+from hiface.networks.weights import load_hiface
 from hiface.result import FaceResult
 
-METHODS = ("fit",)
+Method = Literal["fit", "hiface"]
+METHODS = get_args(Method)
 
 
 class Reconstructor:
     """Turns photos into animatable 3D faces.
 
     Args:
-        method: "fit": inverse rendering, initialised from landmarks.
+        method: "fit": inverse rendering, initialised from landmarks. "hiface": all coefficients and detail in
+            one pass of a network.
         face_model: Name of a face model or a loaded one.
         device: Device of the fit, for example "cpu" or "cuda"; None takes CUDA if there is one.
+        weights: Weights of the HiFace network (`hiface train hiface`); the packaged ones if None.
 
     Raises:
         ValueError: Unknown method.
@@ -35,9 +45,10 @@ class Reconstructor:
 
     def __init__(
         self,
-        method: Literal["fit"] = "fit",
+        method: Method = "fit",
         face_model: str | MorphableModel = "open",
         device: str | torch.device | None = None,
+        weights: Path | None = None,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
@@ -46,6 +57,12 @@ class Reconstructor:
         model = load_model(face_model) if isinstance(face_model, str) else face_model
         self.model = model.to(self.device)
         self.detector = FaceDetector()
+        self._network, self._detail = None, None
+        if method == "hiface":
+            on_cpu = load_model(model.name)
+            _check_weights(weights)
+            runner = load_runner("hiface") if weights is None else TorchRunner(load_hiface(weights))
+            self._network, self._detail = HifaceReader(runner, on_cpu), load_sd_detail(weights)
 
     def reconstruct(self, image: str | Path | np.ndarray | Photo) -> list[FaceResult]:
         """Reconstructs every face of a photo.
@@ -65,7 +82,30 @@ class Reconstructor:
         detections = self.detector.detect(photo.image_srgb, photo.focal_px)
         detect_s = time.perf_counter() - started
         detections = sorted(detections, key=_area, reverse=True)
+        if self._network is not None:
+            return self._read(self._network, photo, detections, detect_s)
         return [self.fit(photo, detection, detect_s) for detection in detections]
+
+    def _read(
+        self, network: HifaceReader, photo: Photo, detections: list[Detection], detect_s: float
+    ) -> list[FaceResult]:
+        """One pass of the HiFace network over all faces of a photo."""
+        if not detections:
+            return []
+        started = time.perf_counter()
+        height, width = photo.image_srgb.shape[:2]
+        focal = photo.focal_px or default_focal_px(width, height)
+        model = load_model(self.model.name)
+        with torch.no_grad():
+            batch = network.read(photo.image_srgb, detections, focal)
+            batch = batch.replace(pose=pose_from_expression(model, batch.expression, batch.pose))
+        timings = {"detect": detect_s, "network": (time.perf_counter() - started) / len(detections)}
+        return [
+            FaceResult(
+                batch[i], model, photo, detection, fitted=batch[i], timings_s=timings, detail=self._detail
+            )
+            for i, detection in enumerate(detections)
+        ]
 
     def fit(self, photo: Photo, detection: Detection, detect_s: float = 0.0) -> FaceResult:
         """Fits one detected face; see `reconstruct`."""
@@ -83,6 +123,14 @@ def pick_device() -> tuple[torch.device, str]:
     if torch.cuda.is_available():
         return torch.device("cuda"), "a CUDA device is there"
     return torch.device("cpu"), "no CUDA device was found"
+
+
+def _check_weights(weights: Path | None) -> None:
+    if weights is None and "weights/hiface.safetensors" not in list_assets("weights", ".safetensors"):
+        raise AssetError(
+            "this package has no trained weights of the HiFace network; train some with hiface train hiface "
+            "and name the file (weights=, or --weights), or use the method fit"
+        )
 
 
 def _area(detection: Detection) -> float:

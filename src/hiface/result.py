@@ -13,11 +13,15 @@ from torch import Tensor
 
 from hiface.animation.gaze import pose_from_expression
 from hiface.data import Photo
+from hiface.detail.sd_detail import Parts, detailed_normals
 from hiface.export.texture import bake_photo_texture
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
+from hiface.networks.sd_detail import SdDetail
 from hiface.saving import save_face
 from hiface.types import Camera, FaceMesh, FaceParams
+
+DEFAULT_DETAIL_PX = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,8 @@ class FaceResult:
         fitted: Coefficients that explain the photo; the texture is read through them.
         scale_source: Where the metric scale comes from, "model_prior" for a single photo.
         timings_s: Seconds by stage.
+        detail: Makes displacement of `params.static` and the expression, or None where no detail was
+            estimated.
     """
 
     params: FaceParams
@@ -41,6 +47,7 @@ class FaceResult:
     fitted: FaceParams
     scale_source: str = "model_prior"
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    detail: SdDetail | None = None
     _textures: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -122,6 +129,26 @@ class FaceResult:
             bake = bake_photo_texture(self.model, self.fitted, self.photo.image_srgb, size=size)
             self._textures[size] = bake.image_srgb
         return self._textures[size]
+
+    def displacement(self, parts: Parts = "both") -> Tensor:
+        """Displacement map under the present expression.
+
+        Args:
+            parts: "static" (the person), "dynamic" (the expression), "both" or "none".
+
+        Returns:
+            [1, S, S] metres along the normals, positive outward; zero where no detail was estimated.
+        """
+        p = self.params
+        if self.detail is None or p.static is None:
+            return torch.zeros(1, DEFAULT_DETAIL_PX, DEFAULT_DETAIL_PX)
+        with torch.no_grad():
+            return self.detail.maps(self.model, p.identity, p.expression, p.static, parts).displacement
+
+    def normals(self, parts: Parts = "both") -> Tensor:
+        """[3, S, S] unit normals of the detailed surface over the texture square, object space."""
+        with torch.no_grad():
+            return detailed_normals(self.model, self.mesh.vertices, self.displacement(parts))
 
     def save(self, path: str | Path, *, units: str = "m") -> Path:
         """Writes the face to one file; the suffix chooses the format.

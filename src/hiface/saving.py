@@ -7,20 +7,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from hiface.detail.sd_detail import Parts
 from hiface.errors import OutputError
+from hiface.export.atomic import atomic_write_bytes
 from hiface.export.clips import expression_clip
+from hiface.export.detail_maps import displacement_png, tangent_normal_map
 from hiface.export.glb import write_glb
 from hiface.export.json_params import FaceRecord, write_face_json
 from hiface.export.morphs import morph_weights
 from hiface.export.obj import write_obj
 from hiface.export.overview import write_overview
+from hiface.export.pictures import png_bytes
 from hiface.export.ply import vertex_colours, write_ply
 from hiface.export.units import ExportInfo
 
 if TYPE_CHECKING:
     from hiface.result import FaceResult
 
-FORMATS = ("glb", "obj", "ply", "json", "overview")
+FORMATS = ("glb", "obj", "ply", "json", "maps", "overview")
 
 
 def save_face(face: FaceResult, path: Path, *, units: str = "m", texture_size: int = 1024) -> None:
@@ -44,7 +50,9 @@ def save_face(face: FaceResult, path: Path, *, units: str = "m", texture_size: i
 def save_person(
     face: FaceResult, folder: Path, formats: Sequence[str], *, units: str = "m", texture_size: int = 1024
 ) -> None:
-    """Writes face.glb, face.obj, face.ply, face.json and overview.png, as far as `formats` names them.
+    """Writes face.glb, face.obj, face.ply, face.json, overview.png and maps, as far as `formats` names them.
+
+    Maps are displacement.png, displacement_static.png and normals.png; a face without detail has none.
 
     Args:
         face: The face.
@@ -60,6 +68,8 @@ def save_person(
         if name == "overview":
             image, texture = face.photo.image_srgb, face.texture(texture_size)
             write_overview(folder / "overview.png", face.model, face.fitted, image, face.landmarks(), texture)
+        elif name == "maps":
+            _save_maps(face, folder)
         else:
             save_face(face, folder / f"face.{name}", units=units, texture_size=texture_size)
 
@@ -71,7 +81,33 @@ def _info(face: FaceResult) -> ExportInfo:
 def _save_glb(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
     weights = morph_weights(face.model, face.params.expression, face.params.pose)
     clip = expression_clip(weights.numpy(), face.model.data.expression_names)
-    write_glb(path, face.model, face.params, face.texture(texture_size), animations=[clip], info=_info(face))
+    write_glb(
+        path,
+        face.model,
+        face.params,
+        face.texture(texture_size),
+        normal_map=_static_normal_map(face),
+        animations=[clip],
+        info=_info(face),
+    )
+
+
+def _save_maps(face: FaceResult, folder: Path) -> None:
+    if face.detail is None or face.params.static is None:
+        return
+    maps: dict[str, Parts] = {"displacement": "both", "displacement_static": "static"}
+    for name, parts in maps.items():
+        atomic_write_bytes(folder / f"{name}.png", displacement_png(face.displacement(parts)))
+    picture = tangent_normal_map(face.model, face.mesh.vertices, face.displacement())
+    atomic_write_bytes(folder / "normals.png", png_bytes(picture))
+
+
+def _static_normal_map(face: FaceResult) -> Tensor | None:
+    """The person's own relief; that of the photo's expression would stay when the head moves."""
+    if face.detail is None or face.params.static is None:
+        return None
+    rest = face.neutral()
+    return tangent_normal_map(face.model, rest.mesh.vertices, rest.displacement("static"))
 
 
 def _save_obj(face: FaceResult, path: Path, units: str, texture_size: int) -> None:

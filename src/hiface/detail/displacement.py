@@ -16,6 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from hiface.errors import ShapeError
 
+_LEAST_AREA = 0.05  # of a texel's parallelogram over that of its sides; thinner ones carry no slope
+
 
 class _Difference(torch.autograd.Function):
     """Difference of the two neighbours along a dimension; at the ends, of the neighbour and the value."""
@@ -141,6 +143,38 @@ def displaced_normals(position_map: Tensor, normal_map: Tensor, displacement: Te
         (which side is out is a constant).
     """
     return normals_of_positions(displace(position_map, normal_map, displacement), normal_map)
+
+
+def relief_normals(position_map: Tensor, normal_map: Tensor, displacement: Tensor) -> Tensor:
+    """Smooth normals bent by the slopes of a displacement, to shade relief on a coarse mesh.
+
+    `displaced_normals` gives the normals of the displaced surface itself, facets of the mesh included; here
+    the smooth normals stay where there is no relief, n' = n - grad_s d with the surface gradient of d (Blinn,
+    SIGGRAPH 1978). The two agree on a smooth surface as far as the displacement is small against its radius.
+
+    Args:
+        position_map: [*B, 3, H, W] smooth surface, metres.
+        normal_map: [*B, 3, H, W] its unit normals, outward.
+        displacement: [*B, 1, H, W] metres, positive outward.
+
+    Returns:
+        [*B, 3, H, W] unit normals in the axes of the inputs. Differentiable.
+    """
+    rows, n = position_map.movedim(-3, 0), normal_map.movedim(-3, 0)
+    along_u, along_v = _difference(rows, -1), _difference(rows, -2)
+    d = displacement.squeeze(-3)
+    d_u, d_v = _difference(d, -1), _difference(d, -2)
+    cross_v, cross_u = torch.empty_like(rows), torch.empty_like(rows)
+    if rows.requires_grad or n.requires_grad:
+        cross_v, cross_u = torch.linalg.cross(along_v, n, dim=0), torch.linalg.cross(n, along_u, dim=0)
+    else:
+        _cross(along_v.unbind(0), n.unbind(0), cross_v)
+        _cross(n.unbind(0), along_u.unbind(0), cross_u)
+    area = _dot(along_u, cross_v)  # (along_u x along_v) . n, of either sign
+    least = _LEAST_AREA * (_dot(along_u, along_u) * _dot(along_v, along_v)).sqrt() + 1e-20
+    slope = (cross_v * d_u + cross_u * d_v) * torch.where(area.abs() > least, area.reciprocal(), 0.0)
+    bent = torch.nn.functional.normalize(n - slope, dim=0)
+    return bent.movedim(0, -3)
 
 
 def _difference(values: Tensor, dim: int) -> Tensor:

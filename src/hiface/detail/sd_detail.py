@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hiface.detail.basis import DetailBasis
-from hiface.detail.displacement import displaced_normals
+from hiface.detail.displacement import relief_normals
 from hiface.detail.tension import tension_maps, vertex_tension
 from hiface.errors import ShapeError
 from hiface.geometry.normals import vertex_normals
@@ -134,7 +134,7 @@ def compose_detail(
 
 
 def detailed_normals(model: MorphableModel, vertices: Tensor, displacement: Tensor) -> Tensor:
-    """Normals of the displaced surface over the texture square.
+    """Normals of the displaced surface over the texture square; the smooth ones where there is no relief.
 
     Args:
         model: Face model.
@@ -148,4 +148,11 @@ def detailed_normals(model: MorphableModel, vertices: Tensor, displacement: Tens
     normals = vertex_normals(vertices, model.triangles)
     maps = space.lift(torch.cat([vertices, normals], dim=-1))
     position, normal = maps[..., :3, :, :], torch.nn.functional.normalize(maps[..., 3:, :, :], dim=-3)
-    return displaced_normals(position, normal, displacement)
+    inside = inner_texels(space, displacement.shape[-1])
+    return relief_normals(position, normal, displacement * inside)
+
+
+def inner_texels(space: UvSpace, size: int) -> Tensor:
+    """[1, S, S] 1 where a texel and its neighbours lie in a chart, else 0: seams have no slope."""
+    outside = 1.0 - space.mask.to(space.dtype).reshape(1, 1, size, size)
+    return 1.0 - torch.nn.functional.max_pool2d(outside, 3, 1, 1)[0]

@@ -22,6 +22,7 @@ from hiface.animation.gaze import EYE_JOINTS
 from hiface.errors import OutputError, ShapeError
 from hiface.export.atomic import atomic_write_bytes
 from hiface.export.clips import Clip, matrix_to_quaternion, rotvec_to_quaternion
+from hiface.export.detail_maps import gltf_tangents
 from hiface.export.gltf_builder import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GltfBuilder
 from hiface.export.morphs import (
     check_single,
@@ -30,8 +31,8 @@ from hiface.export.morphs import (
     neutral_vertices,
     normal_deltas,
 )
-from hiface.export.parts import Material, MaterialPart, split_by_material
-from hiface.export.pictures import jpeg_bytes
+from hiface.export.parts import SKIN, Material, MaterialPart, split_by_material
+from hiface.export.pictures import jpeg_bytes, png_bytes
 from hiface.export.units import ExportInfo, units_per_metre
 from hiface.morphable import MorphableModel
 from hiface.types import Camera, FaceParams
@@ -53,6 +54,7 @@ class _Geometry:
         normal_deltas: [E, V, 3].
         keep: [E, V] bool, displacements worth storing.
         uv: [U, 2].
+        tangents: [U, 4], or None without a normal map.
         skin_weights: [V, J].
     """
 
@@ -62,6 +64,7 @@ class _Geometry:
     normal_deltas: np.ndarray
     keep: np.ndarray
     uv: np.ndarray
+    tangents: np.ndarray | None
     skin_weights: np.ndarray
 
 
@@ -71,6 +74,7 @@ def write_glb(
     params: FaceParams,
     texture_srgb: Tensor | None,
     *,
+    normal_map: Tensor | None = None,
     units: str = "m",
     animations: Sequence[Clip] = (),
     info: ExportInfo | None = None,
@@ -82,6 +86,8 @@ def write_glb(
         model: The face model.
         params: One face, without batch dimensions.
         texture_srgb: [3, H, W] sRGB, 0..1, in the model's UV layout; plain colours if None.
+        normal_map: [3, S, S] tangent-space normals of the skin as (n + 1) / 2
+            (`hiface.export.detail_maps.tangent_normal_map`), or None.
         units: "m", as glTF demands; "cm" and "mm" go against the specification and are noted in the extras.
         animations: Clips to store.
         info: Where the face came from, for the file's extras.
@@ -96,10 +102,15 @@ def write_glb(
     check_single(params)
     scale = units_per_metre(units)
     builder = GltfBuilder()
-    geometry = _geometry(model, params, scale)
+    geometry = _geometry(model, params, scale, normal_map is not None)
     weights = morph_weights(model, params.expression, params.pose)
     parts = split_by_material(model.data)
-    images = [] if texture_srgb is None else [_image(builder, texture_srgb)]
+    images, relief = [], None
+    if texture_srgb is not None:
+        images.append(_image(builder, "texture", "image/jpeg", jpeg_bytes(texture_srgb)))
+    if normal_map is not None:
+        relief = len(images)
+        images.append(_image(builder, "normals", "image/png", png_bytes(normal_map)))
     names = list(model.data.expression_names)
     document: dict[str, Any] = {
         "asset": _asset(model, params, units, info or ExportInfo()),
@@ -114,20 +125,20 @@ def write_glb(
                 "extras": {"targetNames": names},
             }
         ],
-        "materials": [_material(part.material, bool(images)) for part in parts],
+        "materials": [_material(part.material, texture_srgb is not None, relief) for part in parts],
         "skins": [_skin(builder, model, params, scale)],
         "cameras": [_camera(params.camera)],
     }
     if images:
         document["images"] = images
-        document["textures"] = [{"source": 0, "sampler": 0}]
+        document["textures"] = [{"source": i, "sampler": 0} for i in range(len(images))]
         document["samplers"] = [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]
     if animations:
         document["animations"] = [_animation(builder, clip, model, scale) for clip in animations]
     return atomic_write_bytes(path, builder.to_glb(document))
 
 
-def _geometry(model: MorphableModel, params: FaceParams, scale: float) -> _Geometry:
+def _geometry(model: MorphableModel, params: FaceParams, scale: float, with_tangents: bool) -> _Geometry:
     neutral = neutral_vertices(model, params)
     deltas = morph_deltas(model, params.identity)
     normals, changes = normal_deltas(neutral, deltas, model.triangles)
@@ -138,6 +149,7 @@ def _geometry(model: MorphableModel, params: FaceParams, scale: float) -> _Geome
         normal_deltas=_array(changes),
         keep=_array(deltas.norm(dim=-1)) >= SMALLEST_DELTA_M,
         uv=_array(model.uv),
+        tangents=_array(gltf_tangents(model, neutral)) if with_tangents else None,
         skin_weights=_array(model.skin_weights),
     )
 
@@ -169,6 +181,8 @@ def _primitive(
         "JOINTS_0": builder.accessor(joints, ARRAY_BUFFER),
         "WEIGHTS_0": builder.accessor(weights, ARRAY_BUFFER),
     }
+    if geometry.tangents is not None and part.material.name == SKIN:
+        attributes["TANGENT"] = builder.accessor(geometry.tangents[part.uv_ids], ARRAY_BUFFER)
     targets = []
     for delta, change, keep in zip(geometry.deltas, geometry.normal_deltas, geometry.keep, strict=True):
         turned = np.linalg.norm(change[ids], axis=-1) >= SMALLEST_NORMAL_DELTA
@@ -200,17 +214,18 @@ def _joints_and_weights(skin_weights: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.pad(strongest, missing).astype(np.uint8), np.pad(kept, missing)
 
 
-def _material(material: Material, textured: bool) -> dict[str, Any]:
+def _material(material: Material, textured: bool, relief: int | None) -> dict[str, Any]:
     surface: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": material.roughness}
     if textured:
         surface["baseColorTexture"] = {"index": 0}
     else:
         surface["baseColorFactor"] = [*material.colour_linear, 1.0]
-    return {"name": material.name, "pbrMetallicRoughness": surface, "doubleSided": material.double_sided}
+    out = {"name": material.name, "pbrMetallicRoughness": surface, "doubleSided": material.double_sided}
+    return out if relief is None or material.name != SKIN else out | {"normalTexture": {"index": relief}}
 
 
-def _image(builder: GltfBuilder, texture_srgb: Tensor) -> dict[str, Any]:
-    return {"name": "texture", "mimeType": "image/jpeg", "bufferView": builder.view(jpeg_bytes(texture_srgb))}
+def _image(builder: GltfBuilder, name: str, mime: str, content: bytes) -> dict[str, Any]:
+    return {"name": name, "mimeType": mime, "bufferView": builder.view(content)}
 
 
 def _rest_joints(model: MorphableModel, params: FaceParams, scale: float) -> np.ndarray:

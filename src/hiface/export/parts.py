@@ -10,6 +10,9 @@ import torch
 
 from hiface.morphable import MorphableModelData
 
+SKIN = "skin"
+"""Name of the material that carries the detail."""
+
 
 @dataclass(frozen=True)
 class Material:
@@ -31,7 +34,7 @@ class Material:
 
 
 MATERIALS = (
-    Material("skin", ("skin",), double_sided=True),
+    Material(SKIN, ("skin",), double_sided=True),
     Material("eye_left", ("eye_left",), roughness=0.25, colour_linear=(0.8, 0.8, 0.8)),
     Material("eye_right", ("eye_right",), roughness=0.25, colour_linear=(0.8, 0.8, 0.8)),
     Material("teeth", ("teeth_upper", "teeth_lower"), roughness=0.35, colour_linear=(0.75, 0.7, 0.6)),

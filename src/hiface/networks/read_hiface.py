@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the HiFace network on detected faces of a photo."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+
+from hiface.data.crop_arrays import eye_rolls, frames_of_points, read_crops
+from hiface.data.crops import CropFrame
+from hiface.morphable import MorphableModel
+from hiface.networks.detect import Detection
+from hiface.networks.hiface import HifaceOutput
+from hiface.networks.hiface_params import output_to_params
+from hiface.networks.runtime import Runner
+from hiface.types import FaceParams
+
+_LEAST_SIGMA = 1e-4
+
+
+class HifaceReader:
+    """Owns the HiFace network.
+
+    Args:
+        runner: The network, ready to run.
+        model: Face model of the coefficients, on the CPU.
+    """
+
+    def __init__(self, runner: Runner, model: MorphableModel) -> None:
+        self._runner, self._model = runner, model
+        sizes = json.loads(runner.metadata["config"])
+        self.crop_px, self.crop_scale = int(sizes["crop_px"]), float(sizes["crop_scale"])
+        self._with_points = int(sizes["n_points"]) > 0
+
+    def frames(self, points68_px: np.ndarray) -> np.ndarray:
+        """Crops [N, 4] of faces with 68 points [N, 68, 2] pixels."""
+        return frames_of_points(points68_px, self.crop_scale, eye_rolls(points68_px))
+
+    def read(self, image_srgb: np.ndarray, faces: list[Detection], focal_px: float) -> FaceParams:
+        """Coefficients of faces in one forward pass.
+
+        Args:
+            image_srgb: [H, W, 3] uint8, upright.
+            faces: N detected faces of the photo, at least one.
+            focal_px: Focal length of the photo, pixels.
+
+        Returns:
+            FaceParams with a leading dimension of N, on the CPU.
+        """
+        height, width = image_srgb.shape[:2]
+        frames = self.frames(np.stack([face.landmarks68_px.numpy() for face in faces]))
+        inputs = [read_crops(np.ascontiguousarray(image_srgb), frames, self.crop_px)]
+        rows = torch.from_numpy(frames)
+        frame = CropFrame(rows[:, :2], rows[:, 2], rows[:, 3])
+        if self._with_points:
+            inputs.append(self._points(faces, frame))
+        out = HifaceOutput(*(torch.from_numpy(part) for part in self._runner(*inputs)))
+        K = torch.tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
+        return output_to_params(self._model, out, frame, K.expand(len(faces), 3, 3), width, height)
+
+    @staticmethod
+    def _points(faces: list[Detection], frame: CropFrame) -> np.ndarray:
+        """[N, P, 3] landmarks as the landmark network would give them in these crops."""
+        px = torch.stack([torch.cat([f.landmarks68_px, f.dense_px, f.iris_px]) for f in faces])
+        sigma = torch.stack(
+            [torch.cat([f.landmarks68_sigma_px, f.dense_sigma_px, f.iris_sigma_px]) for f in faces]
+        )
+        log_sigma = torch.log((sigma / (0.5 * frame.side_px[:, None])).clamp_min(_LEAST_SIGMA))
+        return torch.cat([frame.to_crop(px), log_sigma[..., None]], dim=-1).numpy()
