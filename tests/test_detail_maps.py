@@ -108,7 +108,14 @@ def test_relief_shows_in_the_shading_and_lets_gradients_through(model):
     change = (drawn.image - smooth.image).abs().sum(0)
     assert float(change.detach().max()) > 0.05
     drawn.image.square().sum().backward()
-    assert float(codes.grad.abs().max()) > 0
+    assert torch.isfinite(codes.grad).all() and float(codes.grad.abs().max()) > 0
+
+
+def test_gradients_to_the_surface_are_finite_outside_the_charts_too(model):
+    vertices = model.template.clone().requires_grad_(True)
+    relief = torch.full((1, 256, 256), 1e-4)
+    detailed_normals(model, vertices, relief).square().sum().backward()
+    assert torch.isfinite(vertices.grad).all()
 
 
 def test_frames_are_orthonormal_and_right_handed_as_gltf_wants(model):

@@ -142,7 +142,7 @@ def test_a_few_steps_on_one_batch_bring_the_loss_down(data):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        values.append(float(loss))
+        values.append(float(loss.detach()))
     assert np.mean(values[-3:]) < 0.6 * values[0]
 
 
@@ -183,3 +183,180 @@ def test_training_writes_weights_that_say_how_they_came_to_be(data, tmp_path, mo
         main_train("hiface", data, tmp_path / "other", steps=2, preset="huge")
     with pytest.raises(HifaceError, match="preset"):
         main_train("finder", data, tmp_path / "other", steps=2, preset="small")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Synthetic pictures with their labels hidden, one without a face and one that cannot be read."""
+    from PIL import Image
+
+    from hiface.synthetic.generator import Style, generate_picture
+
+    folder = tmp_path_factory.mktemp("photos")
+    model = hiface.load_model("open")
+    for seed in range(0, 24, 3):
+        sample = generate_picture(model, seed, Style(256, effects=frozenset({"hair", "skin", "wrinkles"})))
+        Image.fromarray(sample.image_srgb.permute(1, 2, 0).numpy()).save(folder / f"{seed}.png")
+    Image.new("RGB", (200, 200), (90, 120, 150)).save(folder / "sky.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def test_a_rendered_truth_looks_like_its_own_picture(data):
+    """The whole chain of L_self: camera of the crop, albedo, light, detail. Pictures without extras."""
+    from hiface.losses.self_loss import draw_self, identity_loss, landmark_agreement, photometric
+    from hiface.training.hiface_batches import STILL
+
+    task = HifaceTask(HifaceRecipe(batch_size=6, held=8, backgrounds=6, jitter=STILL), (data,))
+    batch, side = task.batch(0), task.side
+    static, dynamic = split_codes(batch.codes, side.basis, load_detail_basis().counts)
+    R = torch.cat([batch.rotation[:, :, 0], batch.rotation[:, :, 1]], dim=1)
+    out = HifaceOutput(
+        batch.identity,
+        batch.expression,
+        R,
+        batch.place,
+        batch.albedo,
+        batch.light.flatten(1),
+        static,
+        dynamic,
+    )
+    drawn = draw_self(side.model, side.basis, out, batch.frame, batch.K, 96)
+    small = torch.nn.functional.interpolate(batch.crops, size=(96, 96), mode="area")
+    own = photometric(drawn, small)
+    others = photometric(drawn, small.roll(1, 0))
+    assert float(own.median()) < 0.06 and float((own < others).float().mean()) > 0.6
+    px = drawn.params.camera.project(side.landmarks(batch.identity, batch.expression))
+    truth = torch.cat([batch.frame.to_crop(px), torch.zeros(6, px.shape[1], 1)], dim=-1)
+    weights = torch.ones(6, px.shape[1])
+    weights[:, :17] = 0
+    error = (batch.frame.to_crop(px)[:, 17:] - batch.points[:, 17:]).norm(dim=-1)
+    assert float(error.median()) < 0.01  # the model's points are where the picture's are
+    assert float(landmark_agreement(batch.frame.to_crop(px), truth, weights).max()) < 1e-3
+
+    def embed(crops):
+        return torch.nn.functional.normalize(crops.flatten(1), dim=1)
+
+    loss = identity_loss(drawn, small, embed)
+    assert loss.shape == (6,) and float(loss.min()) >= -1e-5 and float(loss.max()) < 0.5
+
+
+def test_photos_teach_by_their_look_and_by_a_teacher(data, photos, tmp_path):
+    from hiface.networks.weights import save_weights
+
+    recipe = HifaceRecipe(batch_size=4, held=4, backgrounds=6, composed_of=1)
+    teacher = HifaceTask(recipe, (data,)).network
+    save_weights(teacher, tmp_path / "teacher.safetensors", {})
+
+    def embed(crops):
+        return torch.nn.functional.normalize(crops.mean(dim=(2, 3)), dim=1)
+
+    task = HifaceTask(recipe, (data,), photos, tmp_path / "teacher.safetensors", embed)
+    assert 4 <= len(task.photos) <= 8
+    batch = task.batch(0)
+    assert batch.photo_crops.shape == (8, 3, 192, 192)
+    network = task.network.train()
+    _, terms = task.loss(network, batch)
+    named = {k.removeprefix("photo_") for k in terms if k.startswith("photo_")}
+    assert named == set(vars(recipe.photo_weights)) - {"of", "render_px"}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    start, _ = task.loss(network, batch)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-4)
+    seen = []
+    for _ in range(12):
+        loss = sum(
+            getattr(recipe.photo_weights, k) * v for k, v in task._photo_losses(network, batch).items()
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(float(loss.detach()))
+    assert torch.isfinite(start) and min(seen[-3:]) < 0.8 * seen[0]
+
+
+def test_folders_without_a_usable_face_are_refused(photos, tmp_path):
+    from PIL import Image
+
+    from hiface.training.photo_crops import PhotoCrops
+
+    with pytest.raises(AssetError, match="no pictures"):
+        PhotoCrops(tmp_path, 200)
+    Image.new("RGB", (200, 200), (90, 120, 150)).save(tmp_path / "sky.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(AssetError, match="shows a face"):
+        PhotoCrops(tmp_path, 200)
+
+
+def test_a_teacher_of_another_preset_is_refused(data, tmp_path):
+    from dataclasses import replace
+
+    from hiface.networks.hiface import build_hiface
+    from hiface.networks.weights import save_weights
+
+    other = build_hiface(replace(PRESETS["small"], adain="moments"))
+    save_weights(other, tmp_path / "other.safetensors", {})
+    with pytest.raises(AssetError, match="another preset"):
+        HifaceTask(HifaceRecipe(), (data,), teacher=tmp_path / "other.safetensors")
+
+
+def test_contrastive_loss_is_least_when_people_are_apart():
+    from hiface.losses.contrastive import supervised_contrastive
+
+    persons = torch.tensor([0, 0, 1, 1])
+    apart = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
+    mixed = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+    assert float(supervised_contrastive(apart, persons)) < 1e-6
+    assert float(supervised_contrastive(mixed, persons)) > 5
+    # By hand: two partners at cosine 0, one stranger at cosine 0, temperature 1: -log(1 / 2).
+    right = torch.eye(3)
+    value = supervised_contrastive(right, torch.tensor([0, 0, 1]), 1.0)
+    assert float(value) == pytest.approx(np.log(2))
+    with pytest.raises(ShapeError, match="one person"):
+        supervised_contrastive(right, torch.tensor([0, 1, 2]))
+
+
+def test_the_recogniser_learns_who_is_who_and_serves_the_identity_loss(data, photos, tmp_path):
+    from dataclasses import replace
+
+    from hiface.networks.recogniser import at_own_size
+    from hiface.networks.weights import load_recogniser
+    from hiface.training import recipes
+    from hiface.training.recogniser_task import RecogniserRecipe, RecogniserTask
+
+    recipe = RecogniserRecipe(persons=8, backgrounds=6)
+    task = RecogniserTask(recipe, (data,))
+    batch = task.batch(0)
+    assert batch.crops.shape == (16, 3, 112, 112)
+    assert torch.equal(batch.persons[::2], batch.persons[1::2]) and len(batch.persons.unique()) == 8
+    network, losses = task.network.train(), []
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    for _ in range(15):
+        loss, _ = task.loss(network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+    known = recipes.RECIPES["recogniser"]
+    changed = replace(known, task=recipe)
+    try:
+        recipes.RECIPES["recogniser"] = changed
+        path = main_train("recogniser", data, tmp_path / "run", steps=1)
+    finally:
+        recipes.RECIPES["recogniser"] = known
+    embed = at_own_size(load_recogniser(path))
+    crops = torch.rand(2, 3, 96, 96, requires_grad=True)
+    embed(crops).sum().backward()
+    assert crops.grad is not None and float(crops.grad.abs().max()) > 0
+    with pytest.raises(HifaceError, match="synthetic pictures only"):
+        main_train("recogniser", data, tmp_path / "x", photos=recipes.PhotoTeaching(photos))
+
+
+def test_teachers_and_recognisers_need_photos(data, tmp_path, capsys):
+    with pytest.raises(SystemExit) as failed:
+        main(
+            ["train", "hiface", "--data", str(data), "-o", str(tmp_path / "r"), "--teacher", "a.safetensors"]
+        )
+    assert failed.value.code == 1 and "--photos" in capsys.readouterr().err

@@ -127,6 +127,10 @@ class DetailBasis:
         flat = values.new_zeros(*values.shape[:-1], self.size * self.size)
         return flat.index_copy(-1, self.texels, values).unflatten(-1, (1, self.size, self.size))
 
+    def support(self) -> Tensor:
+        """[1, S, S] 1 at the face's texels, 0 elsewhere."""
+        return self.scatter(torch.ones_like(self.static.mean))
+
     def gather(self, maps: Tensor) -> Tensor:
         """Values [*B, P] at the face's texels of maps [*B, 1, S, S] or [*B, S, S] without channel.
 

@@ -171,8 +171,10 @@ def relief_normals(position_map: Tensor, normal_map: Tensor, displacement: Tenso
         _cross(along_v.unbind(0), n.unbind(0), cross_v)
         _cross(n.unbind(0), along_u.unbind(0), cross_u)
     area = _dot(along_u, cross_v)  # (along_u x along_v) . n, of either sign
-    least = _LEAST_AREA * (_dot(along_u, along_u) * _dot(along_v, along_v)).sqrt() + 1e-20
-    slope = (cross_v * d_u + cross_u * d_v) * torch.where(area.abs() > least, area.reciprocal(), 0.0)
+    with torch.no_grad():
+        square = _dot(along_u, along_u) * _dot(along_v, along_v)
+        usable = area.square() > _LEAST_AREA**2 * square + 1e-30
+    slope = (cross_v * d_u + cross_u * d_v) * torch.where(usable, 1.0 / torch.where(usable, area, 1.0), 0.0)
     bent = torch.nn.functional.normalize(n - slope, dim=0)
     return bent.movedim(0, -3)
 

@@ -18,11 +18,17 @@ from hiface.errors import AssetError
 from hiface.networks.finder import Finder, FinderConfig
 from hiface.networks.hiface import Hiface, HifaceConfig
 from hiface.networks.landmarker import Landmarker, LandmarkerConfig
+from hiface.networks.recogniser import Recogniser, RecogniserConfig
 
 FORMAT_VERSION = "1"
-Config = TypeVar("Config", FinderConfig, LandmarkerConfig, HifaceConfig)
-AnyNetwork = Finder | Landmarker | Hiface
-KINDS: dict[type, str] = {Finder: "finder", Landmarker: "landmarker", Hiface: "hiface"}
+Config = TypeVar("Config", FinderConfig, LandmarkerConfig, HifaceConfig, RecogniserConfig)
+AnyNetwork = Finder | Landmarker | Hiface | Recogniser
+KINDS: dict[type, str] = {
+    Finder: "finder",
+    Landmarker: "landmarker",
+    Hiface: "hiface",
+    Recogniser: "recogniser",
+}
 
 
 def save_weights(network: AnyNetwork, path: Path, notes: dict[str, str]) -> None:
@@ -69,6 +75,12 @@ def load_hiface(path: Path | None = None) -> Hiface:
     """The HiFace network with its weights, in evaluation mode; see `load_finder`."""
     tensors, config = _read(path, "hiface", HifaceConfig)
     return _fill(Hiface(config), tensors, "hiface")
+
+
+def load_recogniser(path: Path) -> Recogniser:
+    """A recogniser with its weights, in evaluation mode; see `load_finder`. None is packaged."""
+    tensors, config = _read(path, "recogniser", RecogniserConfig)
+    return _fill(Recogniser(config), tensors, "recogniser")
 
 
 def weights_notes(path: Path) -> dict[str, str]:

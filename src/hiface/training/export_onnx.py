@@ -15,6 +15,7 @@ from hiface.errors import MissingExtraError
 from hiface.networks.finder import Finder
 from hiface.networks.hiface import Hiface, HifaceOutput
 from hiface.networks.landmarker import LandmarkOutput
+from hiface.networks.recogniser import Recogniser
 from hiface.networks.runtime import network_metadata
 from hiface.networks.weights import AnyNetwork
 
@@ -64,6 +65,8 @@ def _export(network: AnyNetwork, path: Path) -> None:
             outputs = list(HifaceOutput._fields)
             if network.config.n_points:
                 examples["points"] = torch.zeros(1, network.config.n_points, 3)
+        elif isinstance(network, Recogniser):
+            outputs = ["embedding"]
         axes = {name: {0: "batch"} for name in (*examples, *outputs)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

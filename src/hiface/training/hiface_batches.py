@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
@@ -49,6 +49,10 @@ class HifaceBatch:
         codes: [B, n] static, compressed and stretched detail codes.
         K: [B, 3, 3] of the pictures.
         frames: [B, 4] crops in the pictures: centre x and y, side (pixels), roll.
+        photo_crops: [N, 3, S, S] faces of photos without any truth; N may be 0.
+        photo_points: [N, P, 3] what the landmark network says of them.
+        photo_K: [N, 3, 3].
+        photo_frames: [N, 4].
     """
 
     crops: Tensor
@@ -64,11 +68,20 @@ class HifaceBatch:
     codes: Tensor
     K: Tensor
     frames: Tensor
+    photo_crops: Tensor = field(default_factory=lambda: torch.zeros(0, 3, 1, 1))
+    photo_points: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 3))
+    photo_K: Tensor = field(default_factory=lambda: torch.zeros(0, 3, 3))
+    photo_frames: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
 
     @property
     def frame(self) -> CropFrame:
         """Where the crops lie."""
-        return CropFrame(self.frames[:, :2], self.frames[:, 2], self.frames[:, 3])
+        return frame_of_rows(self.frames)
+
+
+def frame_of_rows(rows: Tensor) -> CropFrame:
+    """Crops from rows [B, 4] of centre x and y, side and roll."""
+    return CropFrame(rows[:, :2], rows[:, 2], rows[:, 3])
 
 
 @torch.no_grad()

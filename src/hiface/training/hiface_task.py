@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the HiFace network on synthetic pictures: L_shp + L_detail + L_reg, all truths exact."""
+"""Trains the HiFace network: L_shp + L_detail + L_reg on synthetic pictures, L_self + L_kd on photos.
+
+Synthetic pictures have exact truths. A folder of photos without labels, if the user has one, adds what only
+real pictures can teach: the reconstruction must look like its picture (L_self), and stay near the answers of
+a teacher that was trained on synthetic pictures alone (L_kd), for photos carry no label of detail.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +15,35 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hiface.detail.basis import DetailBasis, load_detail_basis
 from hiface.detail.sd_detail import expression_masks
 from hiface.errors import AssetError
 from hiface.losses.detail_loss import composed_error, state_error
+from hiface.losses.distillation_loss import distillation
 from hiface.losses.landmark_points import rotation_distance
-from hiface.losses.regularisation_loss import coefficient_prior
+from hiface.losses.regularisation_loss import coefficient_prior, grey_light
+from hiface.losses.self_loss import Embed, draw_self, identity_loss, landmark_agreement, photometric
 from hiface.losses.shape_loss import ShapeMetric, projected_distance, quadratic
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.backbones import SmallTrunk
 from hiface.networks.hiface import PRESETS, Hiface, HifaceConfig, HifaceOutput, build_hiface
 from hiface.networks.hiface_params import crop_rotation, head_anchor, place_to_translation
 from hiface.networks.poses import rotation_from_6d
-from hiface.networks.weights import load_landmarker
+from hiface.networks.weights import load_hiface, load_landmarker
 from hiface.training.augment import BackgroundBank
-from hiface.training.hiface_batches import HIFACE_JITTER, LABELS, STILL, HifaceBatch, make_hiface_batch
+from hiface.training.hiface_batches import (
+    HIFACE_JITTER,
+    LABELS,
+    STILL,
+    HifaceBatch,
+    frame_of_rows,
+    make_hiface_batch,
+)
 from hiface.training.landmark_batches import CropJitter
 from hiface.training.loop import Network
+from hiface.training.photo_crops import PhotoCrops
 from hiface.training.shards import ShardSet
 
 _JAW = 17  # the first landmarks follow the outline and are no fixed points of the mesh
@@ -69,6 +85,34 @@ class HifaceWeights:
 
 
 @dataclass(frozen=True)
+class PhotoWeights:
+    """Weights of the losses on photos.
+
+    Attributes:
+        of: Faces of photos in a step, beside the synthetic crops.
+        render_px: Side of the renderings that are compared with the photos: half the crop shows all that a
+            wrinkle's shading does to a photo, at a quarter of the price.
+        photometric: Of the mean robust colour difference on the skin (DECA's 2.0, for our bounded penalty).
+        landmarks: Of the distance to the landmark network's points, as for synthetic crops.
+        identity: Of 1 - cosine of the recogniser (DECA's 0.2).
+        teacher_shape: Of the squared vertex distance to the teacher's shape, per mm^2.
+        teacher_detail: Of the squared errors of the maps to the teacher's.
+        teacher_rest: Of the distance to the teacher's expression and pose.
+        grey_light: Of the light's deviation from grey (DECA's light term).
+    """
+
+    of: int = 8
+    render_px: int = 96
+    photometric: float = 4.0
+    landmarks: float = 25.0
+    identity: float = 0.2
+    teacher_shape: float = 0.1
+    teacher_detail: float = 1.0
+    teacher_rest: float = 5.0
+    grey_light: float = 0.1
+
+
+@dataclass(frozen=True)
 class HifaceRecipe:
     """Data and loss of the HiFace network.
 
@@ -77,6 +121,7 @@ class HifaceRecipe:
         network: Sizes.
         jitter: How far crops may be off.
         weights: Of the losses.
+        photo_weights: Of the losses on photos, if there are any.
         composed_of: Crops of a step whose composed map is compared; it costs as much as half a crop.
         more_turned: How much oftener heads in profile are drawn than there are (`ShardSet`).
         backgrounds: Number of procedural backgrounds.
@@ -89,6 +134,7 @@ class HifaceRecipe:
     network: HifaceConfig = field(default_factory=lambda: PRESETS["small"])
     jitter: CropJitter = HIFACE_JITTER
     weights: HifaceWeights = field(default_factory=HifaceWeights)
+    photo_weights: PhotoWeights = field(default_factory=PhotoWeights)
     composed_of: int = 8
     more_turned: float = 0.0
     backgrounds: int = 256
@@ -244,13 +290,29 @@ class HifaceTask:
     Args:
         recipe: Data and loss.
         folders: Folders of synthetic shards with detail codes (`hiface synth --labels codes`).
+        photos: Folder of photos without labels, or None.
+        teacher: Weights that label the photos; without, photos teach by L_self alone.
+        embed: Recogniser for the identity loss, [B, 3, S, S] sRGB to unit vectors; without, that term is 0.
 
     Raises:
-        AssetError: The data lack a label, or the sizes do not fit the face model.
+        AssetError: The data lack a label, no photo shows a face, or the sizes do not fit the face model.
     """
 
-    def __init__(self, recipe: HifaceRecipe, folders: tuple[Path, ...]) -> None:
-        self.recipe = recipe
+    def __init__(
+        self,
+        recipe: HifaceRecipe,
+        folders: tuple[Path, ...],
+        photos: Path | None = None,
+        teacher: Path | None = None,
+        embed: Embed | None = None,
+    ) -> None:
+        self.recipe, self.embed = recipe, embed
+        self.photos = None if photos is None else PhotoCrops(photos, round(1.4 * recipe.network.crop_px))
+        self.teacher = None if teacher is None else load_hiface(teacher)
+        if self.teacher is not None and self.teacher.config != recipe.network:
+            raise AssetError(
+                f"{teacher} holds a network of another preset; teach with weights of the preset to be trained"
+            )
         self.side = face_side(load_model("open"), recipe.network)
         self.anchor = self.side.anchor
         self.data = ShardSet(folders, more_turned=recipe.more_turned, more=LABELS)
@@ -294,7 +356,17 @@ class HifaceTask:
         gen = torch.Generator().manual_seed(int(rng.integers(2**62)))
         samples = self.data.draw(rng, self.recipe.batch_size, segmentation=False)
         settings = self._batch_settings(self.recipe.jitter)
-        return make_hiface_batch(gen, samples, backgrounds=self.backgrounds, **settings)
+        batch = make_hiface_batch(gen, samples, backgrounds=self.backgrounds, **settings)
+        if self.photos is None:
+            return batch
+        seen = self.photos.batch(rng, self.recipe.photo_weights.of, self.recipe.network, self.landmarker)
+        return replace(
+            batch,
+            photo_crops=seen.crops,
+            photo_points=seen.seen_points,
+            photo_K=seen.K,
+            photo_frames=seen.frames,
+        )
 
     def loss(self, network: Network, batch: HifaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of all terms; every term is logged."""
@@ -303,7 +375,38 @@ class HifaceTask:
         terms = supervised_losses(self.side, out, batch, self.recipe.composed_of)
         weights = self.recipe.weights
         total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
+        if len(batch.photo_crops):
+            photo_terms = self._photo_losses(network, batch)
+            weights = self.recipe.photo_weights
+            total = total + torch.stack([getattr(weights, k) * v for k, v in photo_terms.items()]).sum()
+            terms |= {f"photo_{name}": value for name, value in photo_terms.items()}
         return total, {name: value.detach() for name, value in terms.items()}
+
+    def _photo_losses(self, network: Network, batch: HifaceBatch) -> dict[str, Tensor]:
+        """L_self and L_kd, by the names of `PhotoWeights`."""
+        side, size = self.side, self.recipe.photo_weights.render_px
+        crops, points, frame = batch.photo_crops, batch.photo_points, frame_of_rows(batch.photo_frames)
+        out = HifaceOutput(*network(crops, points))
+        drawn = draw_self(side.model, side.basis, out, frame, batch.photo_K, size)
+        small = F.interpolate(crops, size=(size, size), mode="bilinear", antialias=True)
+        px = drawn.params.camera.project(side.landmarks(out.identity, out.expression))
+        seen = points[:, : px.shape[1]]
+        fixed = (torch.arange(seen.shape[1], device=px.device) >= _JAW).expand(seen.shape[:2])
+        terms = {
+            "photometric": photometric(drawn, small),
+            "landmarks": landmark_agreement(frame.to_crop(px), seen, fixed.to(px.dtype)),
+            "grey_light": grey_light(drawn.params.light),
+        }
+        if self.embed is not None:
+            terms["identity"] = identity_loss(drawn, small, self.embed)
+        if self.teacher is not None:
+            with torch.no_grad():
+                goal = HifaceOutput(*self.teacher.to(crops.device)(crops, points))
+            pull = distillation(side.metric, side.basis, out, goal)
+            terms["teacher_shape"] = pull["shape"]
+            terms["teacher_detail"] = pull["static"] + pull["dynamic"]
+            terms["teacher_rest"] = pull["expression"] + pull["pose"]
+        return {name: value.mean() for name, value in terms.items()}
 
     def validate(self, network: torch.nn.Module) -> dict[str, float]:
         """Errors on held persons, each relative to knowing nothing where that is said."""

@@ -17,12 +17,14 @@ from hiface.errors import AssetError, HifaceError, MissingExtraError
 from hiface.networks.finder import Finder
 from hiface.networks.hiface import PRESETS, Hiface
 from hiface.networks.landmarker import Landmarker
+from hiface.networks.recogniser import Recogniser, at_own_size
 from hiface.networks.weights import (
     KINDS,
     AnyNetwork,
     load_finder,
     load_hiface,
     load_landmarker,
+    load_recogniser,
     save_weights,
 )
 from hiface.training.export_onnx import export_onnx
@@ -30,6 +32,7 @@ from hiface.training.finder_task import FinderRecipe, FinderTask
 from hiface.training.hiface_task import HifaceRecipe, HifaceTask
 from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask
 from hiface.training.loop import LoopConfig, read_checkpoint, train
+from hiface.training.recogniser_task import RecogniserRecipe, RecogniserTask
 from hiface.training.shards import manifest_of, mirror_of
 
 LOGGER = logging.getLogger(__name__)
@@ -45,14 +48,30 @@ class Recipe:
         threads: Torch threads on CPU.
     """
 
-    task: FinderRecipe | LandmarkRecipe | HifaceRecipe
+    task: FinderRecipe | LandmarkRecipe | HifaceRecipe | RecogniserRecipe
     loop: LoopConfig
     threads: int = 1
+
+
+@dataclass(frozen=True)
+class PhotoTeaching:
+    """What a network learns from photos without labels.
+
+    Attributes:
+        folder: Photos.
+        teacher: Weights that label them, trained on synthetic pictures; None for L_self alone.
+        recogniser: Weights of the recogniser for the identity loss; None to leave it out.
+    """
+
+    folder: Path
+    teacher: Path | None = None
+    recogniser: Path | None = None
 
 
 RECIPES: dict[str, Recipe] = {
     "landmarker": Recipe(LandmarkRecipe(), LoopConfig(steps=19_000, learning_rate=1.2e-3, flat=0.5)),
     "finder": Recipe(FinderRecipe(), LoopConfig(steps=6_000, learning_rate=1.5e-3, flat=0.5)),
+    "recogniser": Recipe(RecogniserRecipe(), LoopConfig(steps=6_000, learning_rate=1e-3, flat=0.4)),
     "hiface": Recipe(HifaceRecipe(), LoopConfig(steps=30_000, learning_rate=8e-4, flat=0.5)),
 }
 
@@ -66,6 +85,7 @@ def main_train(
     resume: bool = False,
     start: Path | None = None,
     preset: str | None = None,
+    photos: PhotoTeaching | None = None,
 ) -> Path:
     """Trains a recipe and writes its weights.
 
@@ -78,6 +98,7 @@ def main_train(
         resume: Go on from the checkpoint in `out`.
         start: Weights (`.safetensors`) or checkpoint (`.pt`) to start from instead of random ones.
         preset: Sizes of the network, of `hiface.networks.hiface.PRESETS`; for the recipe "hiface" only.
+        photos: Photos without labels to learn from as well; for the recipe "hiface" only.
 
     Returns:
         Path of the weights, `out / NAME.safetensors`. `out / NAME.onnx` is written beside it, with the same
@@ -89,6 +110,8 @@ def main_train(
         OutputError: `out` cannot be written, or holds a run and `resume` is not given.
     """
     chosen = _with_preset(_chosen(recipe), preset)
+    if photos is not None and not isinstance(chosen.task, HifaceRecipe):
+        raise HifaceError(f"the recipe {recipe!r} learns from synthetic pictures only; leave the photos out")
     loop = chosen.loop if steps is None else dataclasses.replace(chosen.loop, steps=steps)
     if device == "cpu":
         torch.set_num_threads(chosen.threads)
@@ -96,7 +119,9 @@ def main_train(
     if isinstance(chosen.task, LandmarkRecipe):
         task = LandmarkTask(chosen.task, folders, mirror_of())
     elif isinstance(chosen.task, HifaceRecipe):
-        task = HifaceTask(chosen.task, folders)
+        task = _hiface_task(chosen.task, folders, photos)
+    elif isinstance(chosen.task, RecogniserRecipe):
+        task = RecogniserTask(chosen.task, folders)
     else:
         task = FinderTask(chosen.task, folders)
     if start is not None:
@@ -152,6 +177,13 @@ def _chosen(recipe: str) -> Recipe:
     return RECIPES[recipe]
 
 
+def _hiface_task(recipe: HifaceRecipe, folders: tuple[Path, ...], photos: PhotoTeaching | None) -> HifaceTask:
+    if photos is None:
+        return HifaceTask(recipe, folders)
+    embed = None if photos.recogniser is None else at_own_size(load_recogniser(photos.recogniser))
+    return HifaceTask(recipe, folders, photos.folder, photos.teacher, embed)
+
+
 def _with_preset(recipe: Recipe, preset: str | None) -> Recipe:
     if preset is None:
         return recipe
@@ -172,7 +204,12 @@ def _start_from(network: nn.Module, start: Path) -> None:
     if start.suffix == ".pt":
         state = read_checkpoint(start)["average"]
     else:
-        loaders = {Finder: load_finder, Landmarker: load_landmarker, Hiface: load_hiface}
+        loaders = {
+            Finder: load_finder,
+            Landmarker: load_landmarker,
+            Hiface: load_hiface,
+            Recogniser: load_recogniser,
+        }
         state = loaders[type(network)](start).state_dict()
     if isinstance(network, Landmarker):
         state = {**state, "mirror": network.mirror}  # the landmark sets of the data, not of the earlier run

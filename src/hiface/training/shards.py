@@ -146,6 +146,10 @@ class ShardSet:
         sets = manifest["landmark_sets"]
         return int(sets["ibug68"]), int(sets["dense"]), int(sets["iris"])
 
+    def labels(self, name: str) -> np.ndarray:
+        """[len(self), ...] a further label of all samples, in their order."""
+        return np.stack([self._list[i].more[name][j] for i, j in self._table])
+
     def draw(self, rng: np.random.Generator, count: int, segmentation: bool = True) -> Samples:
         """Random samples, with replacement."""
         ids = np.searchsorted(self._chances, rng.random(count) * self._chances[-1], side="right")
