@@ -57,12 +57,12 @@ class Reconstructor:
         model = load_model(face_model) if isinstance(face_model, str) else face_model
         self.model = model.to(self.device)
         self.detector = FaceDetector()
-        self._network, self._detail = None, None
+        self.network, self._detail = None, None
         if method == "hiface":
             on_cpu = load_model(model.name)
             _check_weights(weights)
             runner = load_runner("hiface") if weights is None else TorchRunner(load_hiface(weights))
-            self._network, self._detail = HifaceReader(runner, on_cpu), load_sd_detail(weights)
+            self.network, self._detail = HifaceReader(runner, on_cpu), load_sd_detail(weights)
 
     def reconstruct(self, image: str | Path | np.ndarray | Photo) -> list[FaceResult]:
         """Reconstructs every face of a photo.
@@ -82,8 +82,8 @@ class Reconstructor:
         detections = self.detector.detect(photo.image_srgb, photo.focal_px)
         detect_s = time.perf_counter() - started
         detections = sorted(detections, key=_area, reverse=True)
-        if self._network is not None:
-            return self._read(self._network, photo, detections, detect_s)
+        if self.network is not None:
+            return self._read(self.network, photo, detections, detect_s)
         return [self.fit(photo, detection, detect_s) for detection in detections]
 
     def _read(
