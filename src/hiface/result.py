@@ -108,6 +108,10 @@ class FaceResult:
             pose = pose_from_expression(self.model, expression, pose)
         return replace(self, params=self.params.replace(expression=expression, pose=pose))
 
+    def with_params(self, params: FaceParams) -> FaceResult:
+        """Copy with other coefficients, of another expression or of another person's motion."""
+        return replace(self, params=params)
+
     def neutral(self) -> FaceResult:
         """Copy with a neutral expression, all joints at rest."""
         rest = {

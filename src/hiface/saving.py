@@ -12,7 +12,7 @@ from torch import Tensor
 from hiface.detail.sd_detail import Parts
 from hiface.errors import OutputError
 from hiface.export.atomic import atomic_write_bytes
-from hiface.export.clips import expression_clip
+from hiface.export.clips import Clip, expression_clip
 from hiface.export.detail_maps import displacement_png, tangent_normal_map
 from hiface.export.glb import write_glb
 from hiface.export.json_params import FaceRecord, write_face_json
@@ -81,15 +81,7 @@ def _info(face: FaceResult) -> ExportInfo:
 def _save_glb(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
     weights = morph_weights(face.model, face.params.expression, face.params.pose)
     clip = expression_clip(weights.numpy(), face.model.data.expression_names)
-    write_glb(
-        path,
-        face.model,
-        face.params,
-        face.texture(texture_size),
-        normal_map=_static_normal_map(face),
-        animations=[clip],
-        info=_info(face),
-    )
+    save_animation(face, path, clip, texture_size=texture_size)
 
 
 def _save_maps(face: FaceResult, folder: Path) -> None:
@@ -108,6 +100,22 @@ def _static_normal_map(face: FaceResult) -> Tensor | None:
         return None
     rest = face.neutral()
     return tangent_normal_map(face.model, rest.mesh.vertices, rest.displacement("static"))
+
+
+def save_animation(face: FaceResult, path: Path, clip: Clip, *, texture_size: int = 1024) -> None:
+    """Writes a face as GLB with one clip.
+
+    Args:
+        face: The face.
+        path: File ending in .glb.
+        clip: What it does.
+        texture_size: Side of the texture, pixels.
+
+    Raises:
+        OutputError: The place cannot be written.
+    """
+    texture, relief = face.texture(texture_size), _static_normal_map(face)
+    write_glb(path, face.model, face.params, texture, normal_map=relief, animations=[clip], info=_info(face))
 
 
 def _save_obj(face: FaceResult, path: Path, units: str, texture_size: int) -> None:

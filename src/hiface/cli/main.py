@@ -8,11 +8,12 @@ import sys
 import tyro
 from rich.console import Console
 
-from hiface.cli import basis, info, reconstruct, synth, train
+from hiface.cli import animate, basis, info, reconstruct, synth, train
 from hiface.errors import HifaceError
 
 COMMANDS = {
     "reconstruct": reconstruct.reconstruct,
+    "animate": animate.animate,
     "synth": synth.synth,
     "train": train.train,
     "basis": basis.basis,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from hiface.data.colour import linear_to_srgb, srgb_to_linear
 from hiface.export.atomic import atomic_write_bytes
 from hiface.export.draw import crop_square, draw_landmarks, grid
 from hiface.export.morphs import check_single
-from hiface.export.pictures import to_array
+from hiface.export.pictures import pil_png, to_array
 from hiface.export.texture import bake_photo_texture
 from hiface.morphable import MorphableModel
 from hiface.render import ambient_light, render
@@ -92,18 +91,18 @@ def overview(
         camera = view.camera(params.camera, size)
         background = _picture_to_linear(photo.resize((size, size), Image.Resampling.BICUBIC))
         fit = render(mesh, camera, model.albedo_map(params.albedo), params.light, background=background)
-        backdrop = _backdrop(size)
+        behind = backdrop(size)
         white = ambient_light(1.0, params.light)
-        albedo = render(mesh, camera, srgb_to_linear(texture_srgb), white, background=backdrop)
+        albedo = render(mesh, camera, srgb_to_linear(texture_srgb), white, background=behind)
         panels = [
             ("photo", photo),
             ("landmarks", draw_landmarks(photo, view.to_view(landmarks_px, panel_px), panel_px / 220)),
             ("fit", _to_picture(fit.image, panel_px)),
-            ("shape", _to_picture(_over(clay(fit.normals_cam), fit, backdrop), panel_px)),
+            ("shape", _to_picture(_over(clay(fit.normals_cam), fit, behind), panel_px)),
             ("albedo", _to_picture(albedo.image, panel_px)),
             (
                 "normals",
-                _to_picture(_over(srgb_to_linear(normal_colours(fit.normals_cam)), fit, backdrop), panel_px),
+                _to_picture(_over(srgb_to_linear(normal_colours(fit.normals_cam)), fit, behind), panel_px),
             ),
         ]
     return grid(panels, columns=3)
@@ -123,9 +122,7 @@ def write_overview(
         OutputError: The file cannot be written.
     """
     sheet = overview(model, params, image_srgb, landmarks_px, texture_srgb)
-    stream = io.BytesIO()
-    sheet.save(stream, "PNG")
-    return atomic_write_bytes(path, stream.getvalue())
+    return atomic_write_bytes(path, pil_png(sheet))
 
 
 def head_view(points_px: Tensor) -> _View:
@@ -166,7 +163,7 @@ def _over(colour_linear: Tensor, surface: RenderOutput, backdrop: Tensor) -> Ten
     return torch.where(surface.mask, colour_linear, backdrop)
 
 
-def _backdrop(size: int) -> Tensor:
+def backdrop(size: int) -> Tensor:
     """A soft vertical gradient, [3, size, size] linear."""
     top, bottom = (torch.tensor(c)[:, None] for c in BACKDROP_SRGB)
     blend = torch.linspace(0.0, 1.0, size)

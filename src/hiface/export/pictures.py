@@ -36,8 +36,13 @@ def to_array(image_srgb: Tensor) -> np.ndarray:
 
 def png_bytes(image_srgb: Tensor) -> bytes:
     """[3, H, W] sRGB in 0..1 as the content of a PNG file; raises ShapeError like `to_array`."""
+    return pil_png(Image.fromarray(to_array(image_srgb)))
+
+
+def pil_png(picture: Image.Image) -> bytes:
+    """A picture as the content of a PNG file."""
     stream = io.BytesIO()
-    Image.fromarray(to_array(image_srgb)).save(stream, "PNG")
+    picture.save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`hiface animate`: one person's face with another's expression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from hiface.errors import NoFaceError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    from hiface.animation.retarget import Motion
+    from hiface.reconstructor import Reconstructor
+    from hiface.result import FaceResult
+
+
+def animate(
+    source: Path,
+    driving: Path,
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    detail: Literal["static", "dynamic", "both", "none"] = "both",
+    detail_from: Path | None = None,
+    pose: bool = True,
+    weights: Path | None = None,
+    size: int = 320,
+    fps: float = 24.0,
+) -> int:
+    """Gives the face of one photo the expressions of another, of a clip, or of recorded coefficients.
+
+    Writes OUT/grid.png (driver, and the source with static, dynamic and both kinds of detail),
+    OUT/animation.webp and OUT/animated.glb.
+
+    Args:
+        source: Photo of the person to animate.
+        driving: A photo, a folder of photos (frames in the order of their names), a face.json, or a CSV table
+            with a column per ARKit blendshape (Live Link Face writes such).
+        out: Output folder.
+        detail: Which detail the animation shows: what the person is, what the expression does, or both.
+        detail_from: Photo of a person whose static detail the source gets.
+        pose: Turn the head as the driver does.
+        weights: Weights of the hiface network; the packaged ones when left out.
+        size: Side of the pictures, pixels.
+        fps: Frames per second of a folder of photos, and of tables without times.
+
+    Returns:
+        Exit code.
+    """
+    from rich.console import Console
+
+    from hiface.animation.retarget import with_detail_of
+    from hiface.reconstructor import Reconstructor
+
+    if not 64 <= size <= 2048 or not 1 <= fps <= 240:
+        raise OptionError(f"--size must be 64 to 2048 and --fps 1 to 240, got {size} and {fps:g}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made ({error.strerror}); choose another folder") from error
+    console = Console(stderr=True)
+    with console.status("loading the face model and the networks"):
+        reconstructor = Reconstructor("hiface", device="cpu", weights=weights)
+    face = largest_face(reconstructor, source)
+    if detail_from is not None:
+        donor = largest_face(reconstructor, detail_from)
+        face = face.with_params(with_detail_of(face.params, donor.params))
+    motion, pictures = read_driver(reconstructor, driving, fps, console)
+    _write(face, motion, pictures, out, (detail, pose, size), console)
+    console.print(f"{len(motion)} frames in {out}: grid.png, animation.webp, animated.glb", highlight=False)
+    return 0
+
+
+def largest_face(reconstructor: Reconstructor, path: Path) -> FaceResult:
+    """The largest face of a photo.
+
+    Raises:
+        NoFaceError: There is none.
+    """
+    faces = reconstructor.reconstruct(path)
+    if not faces:
+        raise NoFaceError(f"no face was found in {path}; choose a photo that shows one, 60 px or larger")
+    return faces[0]
+
+
+def read_driver(
+    reconstructor: Reconstructor, path: Path, fps: float, console
+) -> tuple[Motion, list[FaceResult | None]]:
+    """The driver's motion, and the reconstruction that each frame comes from if it is a picture.
+
+    Raises:
+        NoFaceError: No frame shows a face.
+    """
+    from rich.progress import track
+
+    from hiface.animation.motion_files import read_motion_csv
+    from hiface.animation.retarget import motion_of
+    from hiface.cli.reconstruct import expand_photos
+    from hiface.export.json_params import read_face_json
+
+    if path.suffix.lower() == ".csv":
+        motion = read_motion_csv(path, reconstructor.model.data.expression_names, fps)
+        return motion, [None] * len(motion)
+    if path.suffix.lower() == ".json":
+        return motion_of([read_face_json(path).params], fps), [None]
+    found: list[FaceResult] = []
+    files = expand_photos((str(path),))
+    for file in track(files, description="driver", console=console, transient=True):
+        faces = reconstructor.reconstruct(file)
+        if faces:
+            found.append(faces[0])
+        elif found:
+            found.append(found[-1])  # a frame without a face keeps the last one
+    if not found:
+        raise NoFaceError(f"no face was found in {path}; choose a driver that shows one, 60 px or larger")
+    return motion_of([face.params for face in found], fps), list(found)
+
+
+def _write(
+    face: FaceResult,
+    motion: Motion,
+    pictures: list[FaceResult | None],
+    out: Path,
+    choices: tuple[Literal["static", "dynamic", "both", "none"], bool, int],
+    console,
+) -> None:
+    """The three files."""
+    from rich.progress import track
+
+    from hiface.animation.retarget import drive
+    from hiface.export.atomic import atomic_write_bytes
+    from hiface.export.clips import Clip
+    from hiface.export.detail_pictures import encode_animation, face_picture, photo_panel, portrait_camera
+    from hiface.export.draw import grid
+    from hiface.export.morphs import morph_weights
+    from hiface.export.pictures import pil_png
+    from hiface.saving import save_animation
+
+    detail, pose, size = choices
+    frames = drive(face.model, face.params, motion, pose)
+    driven = [face.with_params(params) for params in frames]
+
+    def picture(frame: FaceResult, parts: Literal["static", "dynamic", "both", "none"]):
+        turn = frame.camera.R if pose and motion.R_cam_head is not None else None
+        camera = portrait_camera(frame.model, frame.params, size, turn)
+        return face_picture(frame.model, frame.params, frame.displacement(parts), camera)
+
+    expressive = sorted(range(len(driven)), key=lambda i: -float(motion.expression[i].sum()))[:6]
+    panels = []
+    for i in sorted(expressive):
+        seen = pictures[i]
+        if seen is not None:
+            panels.append(("driver", photo_panel(seen.photo.image_srgb, seen.box, size)))
+        panels.append(("source", photo_panel(face.photo.image_srgb, face.box, size)))
+        for parts in ("none", "static", "dynamic", "both"):
+            panels.append(("coarse" if parts == "none" else parts, picture(driven[i], parts)))
+    columns = len(panels) // len(expressive)
+    atomic_write_bytes(out / "grid.png", pil_png(grid(panels, columns)))
+    moving = [
+        picture(frame, detail)
+        for frame in track(driven, description="frames", console=console, transient=True)
+    ]
+    atomic_write_bytes(out / "animation.webp", encode_animation(moving, motion.times.tolist()))
+    weights = [morph_weights(f.model, f.params.expression, f.params.pose).numpy() for f in driven]
+    save_animation(face, out / "animated.glb", Clip("driven", motion.times.double().numpy(), _stack(weights)))
+
+
+def _stack(rows: list):
+    import numpy as np
+
+    return np.stack(rows)
