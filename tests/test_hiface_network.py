@@ -169,6 +169,7 @@ def test_a_pose_goes_to_the_crop_and_back():
 
 
 def test_weights_are_stored_and_run_as_onnx(small, tmp_path):
+    pytest.importorskip("onnx")
     save_weights(small, tmp_path / "hiface.safetensors", {"recipe": "test"})
     again = load_hiface(tmp_path / "hiface.safetensors")
     export_onnx(small, tmp_path / "hiface.onnx")

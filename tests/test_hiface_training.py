@@ -15,9 +15,9 @@ from hiface.losses.detail_loss import composed_error, state_error
 from hiface.losses.distillation_loss import distillation
 from hiface.losses.regularisation_loss import coefficient_prior, grey_light
 from hiface.losses.shape_loss import ShapeMetric, face_weights, quadratic
-from hiface.networks.hiface import PRESETS, HifaceOutput
+from hiface.networks.hiface import PRESETS
 from hiface.synthetic.people import sample_person
-from hiface.training.hiface_task import HifaceRecipe, HifaceTask, face_side, split_codes, supervised_losses
+from hiface.training.hiface_task import HifaceRecipe, HifaceTask, face_side, supervised_losses, true_output
 from hiface.training.recipes import main_train
 
 
@@ -101,18 +101,7 @@ def test_regularisers():
 
 def test_truths_make_every_loss_vanish(task):
     batch = task.batch(0)
-    static, dynamic = split_codes(batch.codes, task.side.basis, load_detail_basis().counts)
-    R = batch.rotation
-    out = HifaceOutput(
-        batch.identity,
-        batch.expression,
-        torch.cat([R[:, :, 0], R[:, :, 1]], dim=1),
-        batch.place,
-        batch.albedo,
-        batch.light.flatten(1),
-        static,
-        dynamic,
-    )
+    out = true_output(batch, task.side.basis)
     terms = supervised_losses(task.side, out, batch, 2)
     terms.pop("prior")
     assert {name: float(v) < 2e-3 for name, v in terms.items()} == dict.fromkeys(terms, True)
@@ -144,6 +133,11 @@ def test_a_few_steps_on_one_batch_bring_the_loss_down(data):
         optimizer.step()
         values.append(float(loss.detach()))
     assert np.mean(values[-3:]) < 0.6 * values[0]
+
+
+def test_the_sheet_shows_pictures_reconstructions_and_relief(task):
+    sheet = np.asarray(task.contact_sheet(task.network.eval()))
+    assert sheet.shape == (4 * 192, 8 * 192, 3) and sheet.std() > 20
 
 
 def test_batches_do_not_depend_on_what_was_drawn_before(task):
@@ -209,18 +203,7 @@ def test_a_rendered_truth_looks_like_its_own_picture(data):
 
     task = HifaceTask(HifaceRecipe(batch_size=6, held=8, backgrounds=6, jitter=STILL), (data,))
     batch, side = task.batch(0), task.side
-    static, dynamic = split_codes(batch.codes, side.basis, load_detail_basis().counts)
-    R = torch.cat([batch.rotation[:, :, 0], batch.rotation[:, :, 1]], dim=1)
-    out = HifaceOutput(
-        batch.identity,
-        batch.expression,
-        R,
-        batch.place,
-        batch.albedo,
-        batch.light.flatten(1),
-        static,
-        dynamic,
-    )
+    out = true_output(batch, side.basis)
     drawn = draw_self(side.model, side.basis, out, batch.frame, batch.K, 96)
     small = torch.nn.functional.interpolate(batch.crops, size=(96, 96), mode="area")
     own = photometric(drawn, small)

@@ -305,3 +305,15 @@ def test_weights_are_written_without_onnx(data: Path, tmp_path: Path, monkeypatc
     path = main_train("finder", data, tmp_path / "run")
     assert path.exists() and not path.with_suffix(".onnx").exists()
     assert "hiface[train]" in caplog.text
+
+
+def test_curves_can_be_watched(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(landmark_task(data), LOOP, tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert {"loss", "steps_per_s", "validation/nme51_percent"} <= set(tags)
+    assert [e.step for e in events.Scalars("loss")] == [2, 4, 6]

@@ -36,12 +36,23 @@ class SelfRendering:
         skin: [B, 1, S, S] bool, pixels that see the skin of the face.
         params: Coefficients in the cameras of the pictures.
         vertices: [B, V, 3] metres, object space.
+        normals_cam: [B, 3, S, S] normals with relief, camera axes; 0 where nothing is seen.
     """
 
     image_srgb: Tensor
     skin: Tensor
     params: FaceParams
     vertices: Tensor
+    normals_cam: Tensor
+
+    def relief_srgb(self) -> Tensor:
+        """[B, 3, S, S] 0..1 the relief under a lamp from the upper left, without colour."""
+        lamp = self.normals_cam.new_tensor([-0.55, -0.6, -0.58])
+        return (
+            (0.1 + 0.85 * (self.normals_cam * lamp[:, None, None]).sum(1, keepdim=True))
+            .clamp(0, 1)
+            .expand(-1, 3, -1, -1)
+        )
 
 
 def crop_camera(camera: Camera, frame: CropFrame, size: int) -> Camera:
@@ -88,7 +99,8 @@ def draw_self(
     normals = detailed_normals(model, shape, maps.displacement) * basis.support()
     drawn = render_normal_map(smooth, normals, camera.R, params.light)
     skin = face_skin(model)[smooth.triangle_id.clamp_min(0).long()] & (smooth.triangle_id >= 0)
-    return SelfRendering(linear_to_srgb(drawn.image.clamp(1e-4, 1.0)), skin[:, None], params, shape)
+    image = linear_to_srgb(drawn.image.clamp(1e-4, 1.0))
+    return SelfRendering(image, skin[:, None], params, shape, drawn.normals_cam)
 
 
 def face_skin(model: MorphableModel) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,6 +47,7 @@ from hiface.training.loop import Network
 from hiface.training.photo_crops import PhotoCrops
 from hiface.training.shards import ShardSet
 
+_SHEET = 8
 _JAW = 17  # the first landmarks follow the outline and are no fixed points of the mesh
 
 
@@ -227,6 +229,16 @@ def split_codes(codes: Tensor, basis: DetailBasis, stored: tuple[int, int, int])
     parts = codes.split(stored, dim=1)
     kept = [part[:, :count] for part, count in zip(parts, basis.counts, strict=True)]
     return kept[0], torch.cat(kept[1:], dim=1)
+
+
+def true_output(batch: HifaceBatch, basis: DetailBasis) -> HifaceOutput:
+    """What a perfect network would say of a batch."""
+    static, dynamic = split_codes(batch.codes, basis, load_detail_basis(basis.model).counts)
+    rotation6d = torch.cat([batch.rotation[:, :, 0], batch.rotation[:, :, 1]], dim=1)
+    light = batch.light.flatten(1)
+    return HifaceOutput(
+        batch.identity, batch.expression, rotation6d, batch.place, batch.albedo, light, static, dynamic
+    )
 
 
 def supervised_losses(
@@ -443,6 +455,26 @@ class HifaceTask:
             "composed_um": round(mean["composed"], 2),
             "composed_over_mean": round(mean["composed"] / mean["mean composed"], 4),
         }
+
+    def contact_sheet(self, network: torch.nn.Module) -> Image.Image:
+        """Held crops: picture, reconstruction over it, predicted and true relief."""
+        if not self._held_batches:
+            self._held_batches = [self._held_batch(0)]
+        device = next(network.parameters()).device
+        held = HifaceBatch(**{k: v[:_SHEET].to(device) for k, v in vars(self._held_batches[0]).items()})
+        side = self.side.to(device)
+        with torch.inference_mode():
+            out = HifaceOutput(*network(held.crops, held.seen_points))
+            truth = true_output(held, side.basis)
+            rows = [held.crops]
+            for answer in (out, truth):
+                drawn = draw_self(
+                    side.model, side.basis, answer, held.frame, held.K, self.recipe.network.crop_px
+                )
+                rows += [torch.where(drawn.skin, drawn.image_srgb, held.crops), drawn.relief_srgb()]
+        sheet = torch.cat([torch.cat(list(row), dim=2) for row in (*rows[:3], rows[4])], dim=1)
+        array = (255 * sheet.permute(1, 2, 0).clamp(0, 1)).round().byte().cpu().numpy()
+        return Image.fromarray(array)
 
     def _held_batch(self, number: int) -> HifaceBatch:
         rng = np.random.default_rng((11, number))

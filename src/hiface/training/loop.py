@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from hiface.errors import FitError, OutputError
@@ -49,6 +51,15 @@ class Task(Protocol):
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Scores of a network in evaluation mode."""
+        ...
+
+
+@runtime_checkable
+class DrawsItself(Protocol):
+    """A task whose progress can be looked at."""
+
+    def contact_sheet(self, network: nn.Module) -> Image.Image:
+        """Held pictures and what a network makes of them."""
         ...
 
 
@@ -126,7 +137,7 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
         state.load(checkpoint)
         _trim_log(log, state.step)
     clock, seen = time.perf_counter(), state.step
-    with _progress(config.steps, state.step) as advance:
+    with _progress(config.steps, state.step) as advance, _curves(out, state.step) as draw:
         for batch in batches_ahead(task, state.step, config.steps):
             numbers = state.update(task, _to_device(batch, device))
             advance()
@@ -134,10 +145,17 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
                 now = time.perf_counter()
                 rate = (state.step - seen) / (now - clock)
                 clock, seen = now, state.step
-                _write_log(log, {"step": state.step, "steps_per_s": round(rate, 3), **_floats(numbers)})
+                line = {"steps_per_s": round(rate, 3), **_floats(numbers)}
+                _write_log(log, {"step": state.step, **line})
+                draw(state.step, line, None)
             if state.step % config.checkpoint_every == 0 or state.step == config.steps:
                 state.save(checkpoint)
-                _write_log(log, {"step": state.step, "validation": task.validate(state.average)})
+                scores = task.validate(state.average)
+                _write_log(log, {"step": state.step, "validation": scores})
+                sheet = task.contact_sheet(state.average) if isinstance(task, DrawsItself) else None
+                if sheet is not None:
+                    _replace_picture(sheet, out / "sheet.png")
+                draw(state.step, {f"validation/{k}": v for k, v in scores.items()}, sheet)
     return state.average.to("cpu")
 
 
@@ -271,6 +289,35 @@ def _trim_log(path: Path, step: int) -> None:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _replace_picture(picture: Image.Image, path: Path) -> None:
+    partial = path.with_suffix(".part")
+    picture.save(partial, "PNG")
+    os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _curves(out: Path, step: int) -> Iterator[Callable[[int, dict[str, float], Image.Image | None], None]]:
+    """TensorBoard curves and sheets in `out` if the package is there; what a resumed run repeats goes."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield lambda step, numbers, sheet: None
+        return
+    writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+
+    def draw(step: int, numbers: dict[str, float], sheet: Image.Image | None) -> None:
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
+        if sheet is not None:
+            writer.add_image("sheet", np.asarray(sheet), step, dataformats="HWC")
+        writer.flush()
+
+    try:
+        yield draw
+    finally:
+        writer.close()
 
 
 @contextlib.contextmanager
