@@ -9,7 +9,7 @@ import torch
 import hiface
 from hiface.cli.main import main
 from hiface.detail.basis import load_detail_basis
-from hiface.errors import AssetError, HifaceError, ShapeError
+from hiface.errors import AssetError, OptionError, ShapeError
 from hiface.geometry.procrustes import procrustes
 from hiface.losses.detail_loss import composed_error, state_error
 from hiface.losses.distillation_loss import distillation
@@ -17,7 +17,8 @@ from hiface.losses.regularisation_loss import coefficient_prior, grey_light
 from hiface.losses.shape_loss import ShapeMetric, face_weights, quadratic
 from hiface.networks.hiface import PRESETS
 from hiface.synthetic.people import sample_person
-from hiface.training.hiface_task import HifaceRecipe, HifaceTask, face_side, supervised_losses, true_output
+from hiface.training.hiface_losses import face_side, photo_losses, supervised_losses, true_output
+from hiface.training.hiface_task import HifaceRecipe, HifaceTask
 from hiface.training.recipes import main_train
 
 
@@ -173,10 +174,10 @@ def test_training_writes_weights_that_say_how_they_came_to_be(data, tmp_path, mo
     assert isinstance(path, Path) and load_hiface(path).config == PRESETS["small"]
     notes = weights_notes(path)
     assert "neutral_over_mean" in notes["scores"] and notes["recipe"] == "hiface"
-    with pytest.raises(HifaceError, match="preset"):
-        main_train("hiface", data, tmp_path / "other", steps=2, preset="huge")
-    with pytest.raises(HifaceError, match="preset"):
-        main_train("finder", data, tmp_path / "other", steps=2, preset="small")
+    with pytest.raises(OptionError, match="preset"):
+        main_train("hiface", data, tmp_path / "other", choices=recipes.HifaceChoices("huge"))
+    with pytest.raises(OptionError, match="preset"):
+        main_train("finder", data, tmp_path / "other", choices=recipes.HifaceChoices("small"))
 
 
 @pytest.fixture(scope="module")
@@ -249,9 +250,8 @@ def test_photos_teach_by_their_look_and_by_a_teacher(data, photos, tmp_path):
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-4)
     seen = []
     for _ in range(12):
-        loss = sum(
-            getattr(recipe.photo_weights, k) * v for k, v in task._photo_losses(network, batch).items()
-        )
+        found = photo_losses(task.side, network, batch, 96, (task.teacher, embed))
+        loss = sum(getattr(recipe.photo_weights, k) * v for k, v in found.items())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -333,8 +333,8 @@ def test_the_recogniser_learns_who_is_who_and_serves_the_identity_loss(data, pho
     crops = torch.rand(2, 3, 96, 96, requires_grad=True)
     embed(crops).sum().backward()
     assert crops.grad is not None and float(crops.grad.abs().max()) > 0
-    with pytest.raises(HifaceError, match="synthetic pictures only"):
-        main_train("recogniser", data, tmp_path / "x", photos=recipes.PhotoTeaching(photos))
+    with pytest.raises(OptionError, match="synthetic pictures only"):
+        main_train("recogniser", data, tmp_path / "x", choices=recipes.HifaceChoices(photos=photos))
 
 
 def test_teachers_and_recognisers_need_photos(data, tmp_path, capsys):

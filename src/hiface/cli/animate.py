@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,21 +12,46 @@ import tyro
 from hiface.errors import NoFaceError, OptionError, OutputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+    from rich.console import Console
+
     from hiface.animation.retarget import Motion
     from hiface.reconstructor import Reconstructor
     from hiface.result import FaceResult
+
+
+Shown = Literal["static", "dynamic", "both", "none"]
+
+
+@dataclass(frozen=True)
+class AnimationOptions:
+    """What the animation shows.
+
+    Attributes:
+        detail: Which detail is seen: what the person is, what the expression does, or both.
+        detail_from: Photo of a person whose static detail the source gets.
+        pose: Turn the head as the driver does.
+        size: Side of the pictures, pixels.
+        fps: Frames per second of a folder of photos, and of tables without times.
+    """
+
+    detail: Shown = "both"
+    detail_from: Path | None = None
+    pose: bool = True
+    size: int = 320
+    fps: float = 24.0
+
+
+_DEFAULT = AnimationOptions()
 
 
 def animate(
     source: Path,
     driving: Path,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    detail: Literal["static", "dynamic", "both", "none"] = "both",
-    detail_from: Path | None = None,
-    pose: bool = True,
+    options: tyro.conf.OmitArgPrefixes[AnimationOptions] = _DEFAULT,
     weights: Path | None = None,
-    size: int = 320,
-    fps: float = 24.0,
 ) -> int:
     """Gives the face of one photo the expressions of another, of a clip, or of recorded coefficients.
 
@@ -37,12 +63,8 @@ def animate(
         driving: A photo, a folder of photos (frames in the order of their names), a face.json, or a CSV table
             with a column per ARKit blendshape (Live Link Face writes such).
         out: Output folder.
-        detail: Which detail the animation shows: what the person is, what the expression does, or both.
-        detail_from: Photo of a person whose static detail the source gets.
-        pose: Turn the head as the driver does.
+        options: What the animation shows.
         weights: Weights of the hiface network; the packaged ones when left out.
-        size: Side of the pictures, pixels.
-        fps: Frames per second of a folder of photos, and of tables without times.
 
     Returns:
         Exit code.
@@ -52,6 +74,7 @@ def animate(
     from hiface.animation.retarget import with_detail_of
     from hiface.reconstructor import Reconstructor
 
+    size, fps = options.size, options.fps
     if not 64 <= size <= 2048 or not 1 <= fps <= 240:
         raise OptionError(f"--size must be 64 to 2048 and --fps 1 to 240, got {size} and {fps:g}")
     try:
@@ -62,11 +85,11 @@ def animate(
     with console.status("loading the face model and the networks"):
         reconstructor = Reconstructor("hiface", device="cpu", weights=weights)
     face = largest_face(reconstructor, source)
-    if detail_from is not None:
-        donor = largest_face(reconstructor, detail_from)
+    if options.detail_from is not None:
+        donor = largest_face(reconstructor, options.detail_from)
         face = face.with_params(with_detail_of(face.params, donor.params))
     motion, pictures = read_driver(reconstructor, driving, fps, console)
-    _write(face, motion, pictures, out, (detail, pose, size), console)
+    _write(face, motion, pictures, out, options, console)
     console.print(f"{len(motion)} frames in {out}: grid.png, animation.webp, animated.glb", highlight=False)
     return 0
 
@@ -84,7 +107,7 @@ def largest_face(reconstructor: Reconstructor, path: Path) -> FaceResult:
 
 
 def read_driver(
-    reconstructor: Reconstructor, path: Path, fps: float, console
+    reconstructor: Reconstructor, path: Path, fps: float, console: Console
 ) -> tuple[Motion, list[FaceResult | None]]:
     """The driver's motion, and the reconstruction that each frame comes from if it is a picture.
 
@@ -121,8 +144,8 @@ def _write(
     motion: Motion,
     pictures: list[FaceResult | None],
     out: Path,
-    choices: tuple[Literal["static", "dynamic", "both", "none"], bool, int],
-    console,
+    options: AnimationOptions,
+    console: Console,
 ) -> None:
     """The three files."""
     from rich.progress import track
@@ -136,11 +159,11 @@ def _write(
     from hiface.export.pictures import pil_png
     from hiface.saving import save_animation
 
-    detail, pose, size = choices
+    pose, size = options.pose, options.size
     frames = drive(face.model, face.params, motion, pose)
     driven = [face.with_params(params) for params in frames]
 
-    def picture(frame: FaceResult, parts: Literal["static", "dynamic", "both", "none"]):
+    def picture(frame: FaceResult, parts: Shown) -> Image.Image:
         turn = frame.camera.R if pose and motion.R_cam_head is not None else None
         camera = portrait_camera(frame.model, frame.params, size, turn)
         return face_picture(frame.model, frame.params, frame.displacement(parts), camera)
@@ -157,7 +180,7 @@ def _write(
     columns = len(panels) // len(expressive)
     atomic_write_bytes(out / "grid.png", pil_png(grid(panels, columns)))
     moving = [
-        picture(frame, detail)
+        picture(frame, options.detail)
         for frame in track(driven, description="frames", console=console, transient=True)
     ]
     atomic_write_bytes(out / "animation.webp", encode_animation(moving, motion.times.tolist()))
@@ -165,7 +188,7 @@ def _write(
     save_animation(face, out / "animated.glb", Clip("driven", motion.times.double().numpy(), _stack(weights)))
 
 
-def _stack(rows: list):
-    import numpy as np
+def _stack(rows: list[np.ndarray]) -> np.ndarray:
+    import numpy
 
-    return np.stack(rows)
+    return numpy.stack(rows)

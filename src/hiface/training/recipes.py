@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hiface.errors import AssetError, HifaceError, MissingExtraError
+from hiface.errors import AssetError, HifaceError, MissingExtraError, OptionError
 from hiface.networks.finder import Finder
 from hiface.networks.hiface import PRESETS, Hiface
 from hiface.networks.landmarker import Landmarker
@@ -54,16 +54,18 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class PhotoTeaching:
-    """What a network learns from photos without labels.
+class HifaceChoices:
+    """What may be chosen for the recipe "hiface".
 
     Attributes:
-        folder: Photos.
-        teacher: Weights that label them, trained on synthetic pictures; None for L_self alone.
-        recogniser: Weights of the recogniser for the identity loss; None to leave it out.
+        preset: Sizes of the network, of `hiface.networks.hiface.PRESETS`; the recipe's if None.
+        photos: Folder of photos without labels to learn from as well.
+        teacher: Weights that label the photos, trained on synthetic pictures; None for L_self alone.
+        recogniser: Weights of the recogniser for the identity loss on photos; None to leave it out.
     """
 
-    folder: Path
+    preset: str | None = None
+    photos: Path | None = None
     teacher: Path | None = None
     recogniser: Path | None = None
 
@@ -84,8 +86,7 @@ def main_train(
     device: str = "cpu",
     resume: bool = False,
     start: Path | None = None,
-    preset: str | None = None,
-    photos: PhotoTeaching | None = None,
+    choices: HifaceChoices | None = None,
 ) -> Path:
     """Trains a recipe and writes its weights.
 
@@ -97,8 +98,7 @@ def main_train(
         device: Torch device.
         resume: Go on from the checkpoint in `out`.
         start: Weights (`.safetensors`) or checkpoint (`.pt`) to start from instead of random ones.
-        preset: Sizes of the network, of `hiface.networks.hiface.PRESETS`; for the recipe "hiface" only.
-        photos: Photos without labels to learn from as well; for the recipe "hiface" only.
+        choices: Preset and photos; for the recipe "hiface" only.
 
     Returns:
         Path of the weights, `out / NAME.safetensors`. `out / NAME.onnx` is written beside it, with the same
@@ -109,9 +109,8 @@ def main_train(
         AssetError: Data or start weights cannot be used.
         OutputError: `out` cannot be written, or holds a run and `resume` is not given.
     """
-    chosen = _with_preset(_chosen(recipe), preset)
-    if photos is not None and not isinstance(chosen.task, HifaceRecipe):
-        raise HifaceError(f"the recipe {recipe!r} learns from synthetic pictures only; leave the photos out")
+    choices = choices or HifaceChoices()
+    chosen = _with_choices(_chosen(recipe), choices)
     loop = chosen.loop if steps is None else dataclasses.replace(chosen.loop, steps=steps)
     if device == "cpu":
         torch.set_num_threads(chosen.threads)
@@ -119,7 +118,7 @@ def main_train(
     if isinstance(chosen.task, LandmarkRecipe):
         task = LandmarkTask(chosen.task, folders, mirror_of())
     elif isinstance(chosen.task, HifaceRecipe):
-        task = _hiface_task(chosen.task, folders, photos)
+        task = _hiface_task(chosen.task, folders, choices)
     elif isinstance(chosen.task, RecogniserRecipe):
         task = RecogniserTask(chosen.task, folders)
     else:
@@ -177,20 +176,27 @@ def _chosen(recipe: str) -> Recipe:
     return RECIPES[recipe]
 
 
-def _hiface_task(recipe: HifaceRecipe, folders: tuple[Path, ...], photos: PhotoTeaching | None) -> HifaceTask:
-    if photos is None:
-        return HifaceTask(recipe, folders)
-    embed = None if photos.recogniser is None else at_own_size(load_recogniser(photos.recogniser))
-    return HifaceTask(recipe, folders, photos.folder, photos.teacher, embed)
+def _hiface_task(recipe: HifaceRecipe, folders: tuple[Path, ...], choices: HifaceChoices) -> HifaceTask:
+    path = choices.recogniser
+    embed = None if path is None else at_own_size(load_recogniser(path))
+    return HifaceTask(recipe, folders, choices.photos, choices.teacher, embed)
 
 
-def _with_preset(recipe: Recipe, preset: str | None) -> Recipe:
-    if preset is None:
+def _with_choices(recipe: Recipe, choices: HifaceChoices) -> Recipe:
+    if choices.photos is None and (choices.teacher or choices.recogniser):
+        raise OptionError("a teacher and a recogniser are for photos; name their folder with --photos")
+    if not isinstance(recipe.task, HifaceRecipe):
+        if choices != HifaceChoices():
+            raise OptionError(
+                "presets and photos are for the recipe hiface; the others have one size and learn from "
+                "synthetic pictures only"
+            )
         return recipe
-    if not isinstance(recipe.task, HifaceRecipe) or preset not in PRESETS:
-        known = f"choose one of {', '.join(PRESETS)}, for the recipe hiface"
-        raise HifaceError(f"there is no preset {preset!r} for this recipe; {known}")
-    return dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, network=PRESETS[preset]))
+    if choices.preset is None:
+        return recipe
+    if choices.preset not in PRESETS:
+        raise OptionError(f"there is no preset {choices.preset!r}; choose one of {', '.join(PRESETS)}")
+    return dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, network=PRESETS[choices.preset]))
 
 
 def _known(network: nn.Module) -> AnyNetwork:
