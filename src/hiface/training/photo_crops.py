@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Generator, Tensor
 
 from hiface.data.crop_arrays import frames_of_boxes, read_crops
@@ -54,22 +55,21 @@ class PhotoCrops:
     Args:
         folder: Pictures; those that cannot be read and those without a face are passed over.
         size_px: Side of the window that is kept of each face.
-        advance: Called after each picture.
 
     Raises:
         AssetError: No picture of the folder shows a usable face.
     """
 
-    def __init__(self, folder: Path, size_px: int, advance: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, folder: Path, size_px: int) -> None:
         files = photo_files(folder)
         detector = FaceDetector()
         images, points, cameras = [], [], []
-        for path in files:
+        console = Console(stderr=True)
+        for path in track(files, description="photos", console=console, transient=True):
             for image, px, K in _faces(path, detector, size_px):
                 images.append(image)
                 points.append(px)
                 cameras.append(K)
-            advance()
         if not images:
             raise AssetError(
                 f"none of the {len(files)} pictures in {folder} shows a face of at least "
