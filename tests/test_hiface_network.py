@@ -136,7 +136,7 @@ def test_a_pose_goes_to_the_crop_and_back():
     frame = CropFrame(
         torch.tensor([[400.0, 200.0], [250.0, 300.0]]), torch.tensor([180.0, 90.0]), torch.tensor([0.3, -0.2])
     )
-    from hiface.networks.hiface_params import crop_rotation
+    from hiface.networks.poses import crop_rotation
 
     to_crop = crop_rotation(frame, K).transpose(1, 2)
     rotation = to_crop @ T[:, :3, :3]
@@ -187,7 +187,7 @@ def test_a_network_that_knows_the_truth_gives_the_truth_in_the_photo():
     from dataclasses import asdict
 
     from hiface.networks.detect import Detection
-    from hiface.networks.hiface_params import crop_rotation
+    from hiface.networks.poses import crop_rotation
     from hiface.networks.read_hiface import HifaceReader
     from hiface.types import FaceParams
     from hiface.types.camera import Camera

@@ -47,6 +47,18 @@ def task(data):
     return HifaceTask(HifaceRecipe(batch_size=6, held=8, backgrounds=6, composed_of=2), (data,))
 
 
+def descend(network, loss_of, steps, rate):
+    """Losses of a few optimiser steps."""
+    optimizer, values = torch.optim.AdamW(network.parameters(), lr=rate), []
+    for _ in range(steps):
+        loss = loss_of()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(float(loss.detach()))
+    return values
+
+
 def test_expressive_distance_is_that_of_the_vertices(model, people):
     metric, weights = ShapeMetric(model), face_weights(model)
     gen = torch.Generator().manual_seed(0)
@@ -125,14 +137,7 @@ def test_a_few_steps_on_one_batch_bring_the_loss_down(data):
     task = HifaceTask(HifaceRecipe(batch_size=6, held=8, backgrounds=6, composed_of=2), (data,))
     batch = task.batch(0)
     network = task.network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    values = []
-    for _ in range(25):
-        loss, _ = task.loss(network, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        values.append(float(loss.detach()))
+    values = descend(network, lambda: task.loss(network, batch)[0], 25, 1e-3)
     assert np.mean(values[-3:]) < 0.6 * values[0]
 
 
@@ -247,15 +252,12 @@ def test_photos_teach_by_their_look_and_by_a_teacher(data, photos, tmp_path):
         for parameter in network.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
     start, _ = task.loss(network, batch)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-4)
-    seen = []
-    for _ in range(12):
+
+    def photo_loss():
         found = photo_losses(task.side, network, batch, 96, (task.teacher, embed))
-        loss = sum(getattr(recipe.photo_weights, k) * v for k, v in found.items())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        seen.append(float(loss.detach()))
+        return sum(getattr(recipe.photo_weights, k) * v for k, v in found.items())
+
+    seen = descend(network, photo_loss, 12, 5e-4)
     assert torch.isfinite(start) and min(seen[-3:]) < 0.8 * seen[0]
 
 
@@ -313,14 +315,8 @@ def test_the_recogniser_learns_who_is_who_and_serves_the_identity_loss(data, pho
     batch = task.batch(0)
     assert batch.crops.shape == (16, 3, 112, 112)
     assert torch.equal(batch.persons[::2], batch.persons[1::2]) and len(batch.persons.unique()) == 8
-    network, losses = task.network.train(), []
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    for _ in range(15):
-        loss, _ = task.loss(network, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    network = task.network.train()
+    losses = descend(network, lambda: task.loss(network, batch)[0], 15, 1e-3)
     assert losses[-1] < 0.7 * losses[0]
     known = recipes.RECIPES["recogniser"]
     changed = replace(known, task=recipe)

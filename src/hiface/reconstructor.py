@@ -20,7 +20,7 @@ from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.networks.read_hiface import HifaceReader
 from hiface.networks.runtime import TorchRunner, load_runner
-from hiface.networks.sd_detail import load_sd_detail
+from hiface.networks.sd_detail import SdDetail
 from hiface.networks.weights import load_hiface
 from hiface.result import FaceResult
 
@@ -61,8 +61,9 @@ class Reconstructor:
         if method == "hiface":
             on_cpu = load_model(model.name)
             _check_weights(weights)
-            runner = load_runner("hiface") if weights is None else TorchRunner(load_hiface(weights))
-            self.network, self._detail = HifaceReader(runner, on_cpu), load_sd_detail(weights)
+            network = load_hiface(weights)
+            runner = load_runner("hiface") if weights is None else TorchRunner(network)
+            self.network, self._detail = HifaceReader(runner, on_cpu), SdDetail.of(network)
 
     def reconstruct(self, image: str | Path | np.ndarray | Photo) -> list[FaceResult]:
         """Reconstructs every face of a photo.

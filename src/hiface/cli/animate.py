@@ -12,7 +12,6 @@ import tyro
 from hiface.errors import NoFaceError, OptionError, OutputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
     from rich.console import Console
 
@@ -148,6 +147,7 @@ def _write(
     console: Console,
 ) -> None:
     """The three files."""
+    import torch
     from rich.progress import track
 
     from hiface.animation.retarget import drive
@@ -184,11 +184,6 @@ def _write(
         for frame in track(driven, description="frames", console=console, transient=True)
     ]
     atomic_write_bytes(out / "animation.webp", encode_animation(moving, motion.times.tolist()))
-    weights = [morph_weights(f.model, f.params.expression, f.params.pose).numpy() for f in driven]
-    save_animation(face, out / "animated.glb", Clip("driven", motion.times.double().numpy(), _stack(weights)))
-
-
-def _stack(rows: list[np.ndarray]) -> np.ndarray:
-    import numpy
-
-    return numpy.stack(rows)
+    weights = torch.stack([morph_weights(f.model, f.params.expression, f.params.pose) for f in driven])
+    clip = Clip("driven", motion.times.double().numpy(), weights.numpy())
+    save_animation(face, out / "animated.glb", clip)

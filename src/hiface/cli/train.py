@@ -3,31 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from hiface.training.choices import HifaceChoices
 
-@dataclass(frozen=True)
-class HifaceTraining:
-    """For the recipe hiface.
-
-    Attributes:
-        preset: Sizes of the network: small, or paper (ResNet-50).
-        photos: Folder of photos without labels that the network learns from as well.
-        teacher: Weights of the same preset, trained on synthetic pictures, that label the photos.
-        recogniser: Weights of a recogniser (`hiface train recogniser`) for the identity loss on photos.
-    """
-
-    preset: Literal["small", "paper"] | None = None
-    photos: Path | None = None
-    teacher: Path | None = None
-    recogniser: Path | None = None
-
-
-_DEFAULT = HifaceTraining()
+_DEFAULT = HifaceChoices()
 
 
 def train(
@@ -37,7 +20,7 @@ def train(
     steps: int | None = None,
     device: str = "cpu",
     resume: bool = False,
-    choices: tyro.conf.OmitArgPrefixes[HifaceTraining] = _DEFAULT,
+    choices: tyro.conf.OmitArgPrefixes[HifaceChoices] = _DEFAULT,
 ) -> int:
     """Trains a network on synthetic pictures made by `hiface synth`.
 
@@ -53,8 +36,7 @@ def train(
     Returns:
         Exit code.
     """
-    from hiface.training.recipes import HifaceChoices, main_train
+    from hiface.training.recipes import main_train
 
-    chosen = HifaceChoices(**vars(choices))
-    main_train(recipe, data, out, steps=steps, device=device, resume=resume, choices=chosen)
+    main_train(recipe, data, out, steps=steps, device=device, resume=resume, choices=choices)
     return 0

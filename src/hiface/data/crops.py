@@ -49,7 +49,16 @@ class CropFrame:
 
     def rows(self) -> np.ndarray:
         """A list of crops as `hiface.data.crop_arrays` holds them: [N, 4] float32 x, y, side, roll."""
-        return torch.cat([self.centre_px, self.side_px[:, None], self.roll[:, None]], dim=1).float().numpy()
+        return self.packed().float().numpy()
+
+    def packed(self) -> Tensor:
+        """[*B, 4] x, y, side, roll."""
+        return torch.cat([self.centre_px, self.side_px[..., None], self.roll[..., None]], dim=-1)
+
+    @staticmethod
+    def unpacked(rows: Tensor) -> CropFrame:
+        """Crops from rows [*B, 4] of x, y, side, roll."""
+        return CropFrame(rows[..., :2], rows[..., 2], rows[..., 3])
 
 
 def box_of_points(points: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from hiface.assets.loader import asset_path, read_safetensors
 from hiface.errors import AssetError, OutputError, ShapeError
 
 STATES = ("static", "compressed", "stretched")
-SIZES = (256, 512)
 FORMAT_VERSION = "1"
 
 
@@ -127,6 +126,7 @@ class DetailBasis:
         flat = values.new_zeros(*values.shape[:-1], self.size * self.size)
         return flat.index_copy(-1, self.texels, values).unflatten(-1, (1, self.size, self.size))
 
+    @cached_property
     def support(self) -> Tensor:
         """[1, S, S] 1 at the face's texels, 0 elsewhere."""
         return self.scatter(torch.ones_like(self.static.mean))

@@ -16,6 +16,7 @@ from hiface.detail.basis import DetailBasis
 from hiface.detail.displacement import relief_normals
 from hiface.detail.tension import tension_maps, vertex_tension
 from hiface.errors import ShapeError
+from hiface.geometry.constants import cached_per_tensor
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.uv_space import UvSpace, uv_space
@@ -148,11 +149,11 @@ def detailed_normals(model: MorphableModel, vertices: Tensor, displacement: Tens
     normals = vertex_normals(vertices, model.triangles)
     maps = space.lift(torch.cat([vertices, normals], dim=-1))
     position, normal = maps[..., :3, :, :], torch.nn.functional.normalize(maps[..., 3:, :, :], dim=-3)
-    inside = inner_texels(space, displacement.shape[-1])
-    return relief_normals(position, normal, displacement * inside)
+    return relief_normals(position, normal, displacement * _inner_texels(space.triangle_id, space.dtype))
 
 
-def inner_texels(space: UvSpace, size: int) -> Tensor:
+@cached_per_tensor
+def _inner_texels(triangle_id: Tensor, dtype: torch.dtype) -> Tensor:
     """[1, S, S] 1 where a texel and its neighbours lie in a chart, else 0: seams have no slope."""
-    outside = 1.0 - space.mask.to(space.dtype).reshape(1, 1, size, size)
-    return 1.0 - torch.nn.functional.max_pool2d(outside, 3, 1, 1)[0]
+    outside = (triangle_id < 0).to(dtype)
+    return 1.0 - torch.nn.functional.max_pool2d(outside[None, None], 3, 1, 1)[0]

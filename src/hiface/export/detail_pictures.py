@@ -56,7 +56,6 @@ def face_picture(
     displacement: Tensor,
     camera: Camera,
     texture_srgb: Tensor | None = None,
-    normal_support: Tensor | None = None,
 ) -> Image.Image:
     """One face with its relief.
 
@@ -66,7 +65,6 @@ def face_picture(
         displacement: [1, S, S] metres.
         camera: Where it is seen from; its size is the picture's.
         texture_srgb: [3, h, w] sRGB 0..1 in the model's UV layout, lit evenly from above; grey clay if None.
-        normal_support: [1, S, S] where the relief counts; where it is not zero if None.
 
     Returns:
         RGB picture.
@@ -77,7 +75,7 @@ def face_picture(
     with torch.no_grad():
         mesh = model(params.identity, params.expression, params.pose)
         shape = model.shape(params.identity, params.expression)
-        there = (displacement != 0).to(shape.dtype) if normal_support is None else normal_support
+        there = (displacement != 0).to(shape.dtype)
         normals = detailed_normals(model, shape, displacement) * there
         albedo = model.albedo_map(params.albedo) if texture_srgb is None else srgb_to_linear(texture_srgb)
         light = ambient_light(0.62, shape)

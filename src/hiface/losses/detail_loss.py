@@ -28,6 +28,13 @@ def state_error(part: StateBasis, codes: Tensor, truth: Tensor) -> Tensor:
     return ((codes - truth).square() * worth).sum(dim=-1)
 
 
+def dynamic_error(basis: DetailBasis, codes: Tensor, truth: Tensor) -> Tensor:
+    """Mean of the errors of the compressed and of the stretched state, codes [*B, C + T] twice: [*B]."""
+    n = basis.compressed.count
+    compressed = state_error(basis.compressed, codes[..., :n], truth[..., :n])
+    return 0.5 * (compressed + state_error(basis.stretched, codes[..., n:], truth[..., n:]))
+
+
 def composed_error(
     basis: DetailBasis,
     static: Tensor,

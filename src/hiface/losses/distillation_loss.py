@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hiface.detail.basis import DetailBasis
-from hiface.losses.detail_loss import state_error
+from hiface.losses.detail_loss import dynamic_error, state_error
 from hiface.losses.shape_loss import ShapeMetric
 from hiface.networks.hiface import HifaceOutput
 
@@ -29,14 +29,11 @@ def distillation(
         "pose", each [B].
     """
     goal = HifaceOutput(*(part.detach() for part in teacher))
-    n = basis.compressed.count
-    moving = state_error(basis.compressed, student.dynamic[..., :n], goal.dynamic[..., :n])
-    moving = moving + state_error(basis.stretched, student.dynamic[..., n:], goal.dynamic[..., n:])
     turn = (student.rotation6d - goal.rotation6d).square().sum(dim=-1)
     return {
         "shape": shape.expressive(student.identity, student.expression, goal.identity, goal.expression),
         "expression": (student.expression - goal.expression).abs().mean(dim=-1),
         "static": state_error(basis.static, student.static, goal.static),
-        "dynamic": 0.5 * moving,
+        "dynamic": dynamic_error(basis, student.dynamic, goal.dynamic),
         "pose": turn + (student.place - goal.place).abs().sum(dim=-1),
     }

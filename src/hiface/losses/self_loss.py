@@ -96,7 +96,7 @@ def draw_self(
     camera = crop_camera(params.camera, frame, size)
     smooth = render(model.mesh(shape), camera, model.albedo_map(params.albedo), params.light)
     # Elsewhere the mesh's own normals are finer than what a map holds of them.
-    normals = detailed_normals(model, shape, maps.displacement) * basis.support()
+    normals = detailed_normals(model, shape, maps.displacement) * basis.support
     drawn = render_normal_map(smooth, normals, camera.R, params.light)
     skin = face_skin(model)[smooth.triangle_id.clamp_min(0).long()] & (smooth.triangle_id >= 0)
     image = linear_to_srgb(drawn.image.clamp(1e-4, 1.0))

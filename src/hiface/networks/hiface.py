@@ -134,11 +134,6 @@ class Hiface(nn.Module):
             pose.bias[6:] = place
             lamp.bias.copy_(light)
 
-    @property
-    def n_dynamic(self) -> int:
-        """Number of dynamic codes."""
-        return self.config.n_compressed + self.config.n_stretched
-
     def features(self, crops_srgb: Tensor, points: Tensor | None) -> Tensor:
         """[B, hidden] features; arguments as in `forward`.
 

@@ -8,15 +8,13 @@ size and place in the picture as they are.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from hiface.data.crops import CropFrame
 from hiface.morphable import MorphableModel
 from hiface.networks.hiface import HifaceOutput
-from hiface.networks.poses import ray_rotation, roll_rotation, rotation_from_6d
+from hiface.networks.poses import crop_rotation, rotation_from_6d
 from hiface.render.shade import rotate_light
 from hiface.types import Camera, FaceParams
 
@@ -24,17 +22,6 @@ from hiface.types import Camera, FaceParams
 def head_anchor(model: MorphableModel) -> Tensor:
     """[3] point of the head that `HifaceOutput.place` speaks of: the middle of the 68 points at rest."""
     return model.landmarks("ibug68", model.template).mean(dim=0)
-
-
-def crop_rotation(frame: CropFrame, K: Tensor) -> Tensor:
-    """[B, 3, 3] from the axes of cameras that look at the crops' centres, turned with them, to the photo's.
-
-    Args:
-        frame: B crops.
-        K: [B, 3, 3].
-    """
-    offset = (frame.centre_px - K[:, :2, 2]) / K[:, 0, 0, None]
-    return ray_rotation(offset) @ roll_rotation(frame.roll)
 
 
 def place_to_translation(
@@ -98,8 +85,3 @@ def output_to_params(
         camera=Camera(K, T, width, height),
         static=out.static,
     )
-
-
-def select(out: HifaceOutput, index: Any) -> HifaceOutput:
-    """Some of the crops."""
-    return HifaceOutput(*(part[index] for part in out))

@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hiface.data.crops import CropFrame
+
 
 def rotation_from_6d(rotation6d: Tensor) -> Tensor:
     """Gram-Schmidt on two columns (Zhou et al. 2019): [*B, 6] to rotation matrices [*B, 3, 3]."""
@@ -48,3 +50,14 @@ def ray_rotation(offset: Tensor) -> Tensor:
         torch.stack([-x, -y, z], -1),
     ]
     return torch.stack(rows, dim=-2)
+
+
+def crop_rotation(frame: CropFrame, K: Tensor) -> Tensor:
+    """[B, 3, 3] from the axes of cameras that look at the crops' centres, turned with them, to the photo's.
+
+    Args:
+        frame: B crops.
+        K: [B, 3, 3].
+    """
+    offset = (frame.centre_px - K[:, :2, 2]) / K[:, 0, 0, None]
+    return ray_rotation(offset) @ roll_rotation(frame.roll)

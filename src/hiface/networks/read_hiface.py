@@ -52,8 +52,7 @@ class HifaceReader:
         height, width = image_srgb.shape[:2]
         frames = self.frames(np.stack([face.landmarks68_px.numpy() for face in faces]))
         inputs = [read_crops(np.ascontiguousarray(image_srgb), frames, self.crop_px)]
-        rows = torch.from_numpy(frames)
-        frame = CropFrame(rows[:, :2], rows[:, 2], rows[:, 3])
+        frame = CropFrame.unpacked(torch.from_numpy(frames))
         if self._with_points:
             inputs.append(self._points(faces, frame))
         out = HifaceOutput(*(torch.from_numpy(part) for part in self._runner(*inputs)))

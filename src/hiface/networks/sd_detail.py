@@ -8,7 +8,6 @@ optimisation can use it in place of the network (the paper's "plug and play").
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from hiface.errors import ShapeError
 from hiface.morphable import MorphableModel
 from hiface.networks.dynamic_codes import DynamicCodes
 from hiface.networks.hiface import Hiface
-from hiface.networks.weights import load_hiface
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +80,3 @@ class SdDetail:
         return compose_detail(
             model, self.basis, neutral, shape, static, flat.reshape(*batch, flat.shape[-1]), parts
         )
-
-
-def load_sd_detail(path: Path | None = None) -> SdDetail:
-    """SD-DeTail of the packaged network, or of a file's.
-
-    Raises:
-        AssetError: The weights are missing or damaged.
-    """
-    return SdDetail.of(load_hiface(path))

@@ -11,15 +11,17 @@ from torch.nn import functional as F
 
 from hiface.data.crops import CropFrame, eye_roll, frame_of_points
 from hiface.networks.hiface import HifaceConfig
-from hiface.networks.hiface_params import crop_rotation, translation_to_place
+from hiface.networks.hiface_params import translation_to_place
 from hiface.networks.landmarker import Landmarker
+from hiface.networks.poses import crop_rotation
 from hiface.render.shade import rotate_light
 from hiface.training.augment import BackgroundBank, degrade, occlude
 from hiface.training.landmark_batches import (
     CropJitter,
     jittered_frames,
-    read_at,
+    point_weights,
     read_augmented,
+    uncovered,
 )
 from hiface.training.shards import Samples
 
@@ -28,7 +30,6 @@ HIFACE_JITTER = CropJitter(
     shift=0.025, log_scale=0.05, roll=0.06, upright=1.0, negatives=0.0, cut=0.1, occluded=0.15
 )
 STILL = CropJitter(0.01, 0.02, 0.02, 1.0, 0.0, 0.0, 0.0, 0.0, False)
-_HIDDEN, _OUTSIDE = 0.35, 0.15
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,12 @@ class HifaceBatch:
     @property
     def frame(self) -> CropFrame:
         """Where the crops lie."""
-        return frame_of_rows(self.frames)
+        return CropFrame.unpacked(self.frames)
 
-
-def frame_of_rows(rows: Tensor) -> CropFrame:
-    """Crops from rows [B, 4] of centre x and y, side and roll."""
-    return CropFrame(rows[:, :2], rows[:, 2], rows[:, 3])
+    @property
+    def photo_frame(self) -> CropFrame:
+        """Where the crops of photos lie."""
+        return CropFrame.unpacked(self.photo_frames)
 
 
 @torch.no_grad()
@@ -124,16 +125,14 @@ def make_hiface_batch(
     crops, alpha = occlude(gen, crops, jitter.occluded)
     crops = degrade(gen, crops) if jitter.degraded else crops
     points = frame.to_crop(points_px)
-    within = (points.abs() < 1).all(dim=-1)
-    seen = samples.visible[:, :count] & inside(points) & (read_at(alpha, points) < 0.5) & within
-    weights = torch.where(seen, 1.0, torch.where(within, _HIDDEN, _OUTSIDE))
+    seen = samples.visible[:, :count] & uncovered(points, inside, alpha)
     turn = crop_rotation(frame, samples.K).transpose(1, 2)
     T = more["T_cam_head"].float()
     return HifaceBatch(
         crops=crops,
         seen_points=look_at(landmarker, crops) if config.n_points else crops.new_zeros(len(crops), 0, 3),
         points=points,
-        weights=weights,
+        weights=point_weights(points, seen),
         identity=more["identity"].float(),
         expression=more["expression"].float(),
         rotation=turn @ T[:, :3, :3],
@@ -142,5 +141,5 @@ def make_hiface_batch(
         light=rotate_light(more["light"].float(), turn),
         codes=more["map.detail_codes"].float(),
         K=samples.K,
-        frames=torch.cat([frame.centre_px, frame.side_px[:, None], frame.roll[:, None]], dim=1),
+        frames=frame.packed(),
     )

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from hiface.detail.basis import DetailBasis, load_detail_basis
 from hiface.detail.sd_detail import expression_masks
 from hiface.errors import AssetError
-from hiface.losses.detail_loss import composed_error, state_error
+from hiface.losses.detail_loss import composed_error, dynamic_error, state_error
 from hiface.losses.distillation_loss import distillation
 from hiface.losses.landmark_points import rotation_distance
 from hiface.losses.regularisation_loss import coefficient_prior, grey_light
@@ -20,9 +20,9 @@ from hiface.losses.self_loss import Embed, draw_self, identity_loss, landmark_ag
 from hiface.losses.shape_loss import ShapeMetric, projected_distance, quadratic
 from hiface.morphable import MorphableModel
 from hiface.networks.hiface import Hiface, HifaceConfig, HifaceOutput
-from hiface.networks.hiface_params import crop_rotation, head_anchor, place_to_translation
-from hiface.networks.poses import rotation_from_6d
-from hiface.training.hiface_batches import HifaceBatch, frame_of_rows
+from hiface.networks.hiface_params import head_anchor, place_to_translation
+from hiface.networks.poses import crop_rotation, rotation_from_6d
+from hiface.training.hiface_batches import HifaceBatch
 from hiface.training.loop import Network
 
 _JAW = 17  # the first landmarks follow the outline and are no fixed points of the mesh
@@ -211,11 +211,7 @@ def supervised_losses(
     px = px * batch.K[:, :1, :1] + batch.K[:, None, :2, 2]
     weights = batch.weights.clone()
     weights[:, :_JAW] = 0
-    n, few = basis.compressed.count, slice(0, composed_of)
-    moving = [
-        state_error(part, out.dynamic[:, cut], dynamic[:, cut])
-        for part, cut in ((basis.compressed, slice(0, n)), (basis.stretched, slice(n, None)))
-    ]
+    few = slice(0, composed_of)
     with torch.no_grad():
         true_masks = expression_masks(side.model, batch.identity[few], batch.expression[few], basis)
     masks = expression_masks(side.model, out.identity[few], out.expression[few], basis)
@@ -233,7 +229,7 @@ def supervised_losses(
         "albedo": quadratic(out.albedo - batch.albedo, side.albedo_form),
         "light": (light - batch.light).square().sum(dim=(1, 2)) / brightness,
         "static": state_error(basis.static, out.static, static),
-        "dynamic": 0.5 * (moving[0] + moving[1]),
+        "dynamic": dynamic_error(basis, out.dynamic, dynamic),
         "composed": composed,
         "prior": coefficient_prior(out.identity) + coefficient_prior(out.static),
     }
@@ -262,7 +258,7 @@ def photo_losses(
         Scalars by the names of `PhotoWeights`.
     """
     teacher, embed = helpers
-    crops, points, frame = batch.photo_crops, batch.photo_points, frame_of_rows(batch.photo_frames)
+    crops, points, frame = batch.photo_crops, batch.photo_points, batch.photo_frame
     out = HifaceOutput(*network(crops, points))
     drawn = draw_self(side.model, side.basis, out, frame, batch.photo_K, render_px)
     small = F.interpolate(crops, size=(render_px, render_px), mode="bilinear", antialias=True)

@@ -223,14 +223,13 @@ class HifaceTask:
         side = self.side.to(device)
         with torch.inference_mode():
             out = HifaceOutput(*network(held.crops, held.seen_points))
-            truth = true_output(held, side.basis)
-            rows = [held.crops]
-            for answer in (out, truth):
-                drawn = draw_self(
-                    side.model, side.basis, answer, held.frame, held.K, self.recipe.network.crop_px
-                )
-                rows += [torch.where(drawn.skin, drawn.image_srgb, held.crops), drawn.relief_srgb()]
-        sheet = torch.cat([torch.cat(list(row), dim=2) for row in (*rows[:3], rows[4])], dim=1)
+            drawn, true = (
+                draw_self(side.model, side.basis, answer, held.frame, held.K, self.recipe.network.crop_px)
+                for answer in (out, true_output(held, side.basis))
+            )
+        over = torch.where(drawn.skin, drawn.image_srgb, held.crops)
+        rows = (held.crops, over, drawn.relief_srgb(), true.relief_srgb())
+        sheet = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         array = (255 * sheet.permute(1, 2, 0).clamp(0, 1)).round().byte().cpu().numpy()
         return Image.fromarray(array)
 

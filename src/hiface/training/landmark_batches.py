@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from hiface.data.crops import CropFrame, box_of_points, eye_roll, frame_of_points, sampling_grid
 from hiface.losses.box_losses import iou_and_giou
 from hiface.networks.landmarker import LandmarkerConfig
-from hiface.networks.poses import mirror_rotation, ray_rotation, roll_rotation
+from hiface.networks.poses import crop_rotation, mirror_rotation
 from hiface.training.augment import BackgroundBank, chance, degrade, log_uniform, occlude, uniform
 from hiface.training.shards import Samples
 
@@ -95,7 +95,7 @@ def make_batch(
     crops, inside = read_augmented(gen, samples, frame, config.crop_px, jitter, backgrounds)
     points = frame.to_crop(samples.points_px)
     crops, alpha = occlude(gen, crops, jitter.occluded)
-    seen = samples.visible & inside(points) & (read_at(alpha, points) < 0.5) & (points.abs() < 1).all(dim=-1)
+    seen = samples.visible & uncovered(points, inside, alpha)
     presence = _presence(true, frame, seen)
     if backgrounds is not None and jitter.negatives > 0:
         empty = chance(gen, 0.3 * jitter.negatives, len(crops)).nonzero()[:, 0]
@@ -106,10 +106,23 @@ def make_batch(
     points = torch.where(flip[:, None, None], points[:, mirror] * points.new_tensor([-1.0, 1.0]), points)
     seen = torch.where(flip[:, None], seen[:, mirror], seen)
     target = torch.where(flip[:, None, None], mirror_rotation(target), target)
-    weights = torch.where(seen, 1.0, torch.where((points.abs() < 1).all(dim=-1), 0.35, 0.15))
-    weights = weights * (presence > 0.5)[:, None]
+    weights = point_weights(points, seen) * (presence > 0.5)[:, None]
     crops = degrade(gen, crops) if jitter.degraded else crops
     return LandmarkBatch(crops, points, weights, target, presence, seen)
+
+
+def uncovered(points: Tensor, inside: Callable[[Tensor], Tensor], alpha: Tensor) -> Tensor:
+    """[B, L] bool: points that lie in the crop and in the picture, with nothing pasted in front."""
+    return inside(points) & (read_at(alpha, points) < 0.5) & _within(points)
+
+
+def point_weights(points: Tensor, seen: Tensor) -> Tensor:
+    """[B, L] what a point counts in a loss: 1 where it is seen, less where it is hidden or outside."""
+    return torch.where(seen, 1.0, torch.where(_within(points), 0.35, 0.15))
+
+
+def _within(points: Tensor) -> Tensor:
+    return (points.abs() < 1).all(dim=-1)
 
 
 def jittered_frames(gen: Generator, true: CropFrame, jitter: CropJitter) -> CropFrame:
@@ -213,7 +226,4 @@ def _presence(true: CropFrame, frame: CropFrame, seen: Tensor) -> Tensor:
 
 def head_in_crop(samples: Samples, frame: CropFrame) -> Tensor:
     """Head rotation as seen along the crop's own axis: undo the turn to the crop's ray, then the roll."""
-    focal = samples.K[:, 0, 0, None]
-    offset = (frame.centre_px - samples.K[:, :2, 2]) / focal
-    to_crop = (ray_rotation(offset) @ roll_rotation(frame.roll)).transpose(1, 2)
-    return to_crop @ samples.R_cam_head
+    return crop_rotation(frame, samples.K).transpose(1, 2) @ samples.R_cam_head

@@ -107,8 +107,7 @@ class PhotoCrops:
         true = frame_of_points(drawn.points_px[:, :68], config.crop_scale, eye_roll(drawn.points_px))
         frame = jittered_frames(gen, true, PHOTO_JITTER)
         crops, _ = read_augmented(gen, drawn, frame, config.crop_px, PHOTO_JITTER, None)
-        frames = torch.cat([frame.centre_px, frame.side_px[:, None], frame.roll[:, None]], dim=1)
-        return PhotoBatch(crops, look_at(landmarker, crops), drawn.K, frames)
+        return PhotoBatch(crops, look_at(landmarker, crops), drawn.K, frame.packed())
 
 
 def photo_files(folder: Path) -> list[Path]:

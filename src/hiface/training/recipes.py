@@ -27,6 +27,7 @@ from hiface.networks.weights import (
     load_recogniser,
     save_weights,
 )
+from hiface.training.choices import HifaceChoices
 from hiface.training.export_onnx import export_onnx
 from hiface.training.finder_task import FinderRecipe, FinderTask
 from hiface.training.hiface_task import HifaceRecipe, HifaceTask
@@ -51,23 +52,6 @@ class Recipe:
     task: FinderRecipe | LandmarkRecipe | HifaceRecipe | RecogniserRecipe
     loop: LoopConfig
     threads: int = 1
-
-
-@dataclass(frozen=True)
-class HifaceChoices:
-    """What may be chosen for the recipe "hiface".
-
-    Attributes:
-        preset: Sizes of the network, of `hiface.networks.hiface.PRESETS`; the recipe's if None.
-        photos: Folder of photos without labels to learn from as well.
-        teacher: Weights that label the photos, trained on synthetic pictures; None for L_self alone.
-        recogniser: Weights of the recogniser for the identity loss on photos; None to leave it out.
-    """
-
-    preset: str | None = None
-    photos: Path | None = None
-    teacher: Path | None = None
-    recogniser: Path | None = None
 
 
 RECIPES: dict[str, Recipe] = {
