@@ -176,3 +176,37 @@ def test_what_cannot_be_animated_is_said(tmp_path, weights, capsys):
     if not (Path(hiface.__file__).parent / "assets/weights/hiface.safetensors").is_file():
         assert run("--source", sky, "--driving", sky, "-o", tmp_path / "o") == 1
         assert "no trained weights" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_network_reconstructs_and_is_refined(tmp_path, weights, capsys):
+    photo = tmp_path / "a.png"
+    Image.fromarray(portrait()).save(photo)
+
+    def reconstruct(*words):
+        with pytest.raises(SystemExit) as done:
+            main(["reconstruct", str(photo), "-o", str(tmp_path / "out"), *map(str, words)])
+        return done.value.code
+
+    assert reconstruct("--format", "json,maps", "--method", "hiface", "--weights", weights) == 0
+    person = tmp_path / "out" / "a" / "person1"
+    seen = json.loads((person / "face.json").read_text())
+    assert (person / "displacement.png").is_file()
+    code = reconstruct("--format", "json", "--method", "hiface", "--weights", weights, "--refine")
+    assert code == 0, capsys.readouterr().err
+    refined = json.loads((person / "face.json").read_text())
+    assert refined != seen
+    assert reconstruct("--refine") == 1
+    assert "add --method hiface" in " ".join(capsys.readouterr().err.split())
+
+
+def test_refined_faces_lie_on_the_photo(weights):
+    """Even an untrained network's answer ends on the landmarks, and carries its detail along."""
+    face = hiface.Reconstructor("hiface", weights=weights, refine=True).reconstruct(portrait())[0]
+    error = (face.landmarks()[17:] - face.detection.landmarks68_px[17:]).norm(dim=-1).mean()
+    assert error < 0.06 * (face.box[2:] - face.box[:2]).max()
+    assert face.params.static is not None and face.displacement().abs().max() > 0
+    assert {"network", "refine"} <= set(face.timings_s)
+    with pytest.raises(ValueError, match="goes on from a network"):
+        hiface.Reconstructor(refine=True)
+    with pytest.raises(ValueError, match="only a Reconstructor"):
+        hiface.Reconstructor().refined(face)

@@ -11,10 +11,10 @@ import torch
 
 from hiface.data.colour import linear_to_srgb, srgb_to_linear
 from hiface.errors import ShapeError
-from hiface.export.pyramid import push_pull
 from hiface.export.texture import bake_photo_texture, bake_texture, model_texture
 from hiface.morphable import MorphableModel
 from hiface.render import render
+from hiface.render.pyramid import push_pull
 from hiface.render.shade import SH_C0, SH_C1
 from hiface.types import Camera, FaceParams
 from toy import toy_model

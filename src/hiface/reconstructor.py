@@ -13,15 +13,19 @@ import torch
 from hiface.animation.gaze import pose_from_expression
 from hiface.assets import list_assets
 from hiface.data import Photo, read_photo
+from hiface.data.colour import srgb_to_linear
 from hiface.errors import AssetError
+from hiface.fitting.detail_codes import fit_detail_codes
 from hiface.fitting.fit import default_focal_px, fit_face
 from hiface.fitting.observe import observation_from_detection
+from hiface.fitting.priors import Start
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.networks.read_hiface import HifaceReader
 from hiface.networks.runtime import TorchRunner, load_runner
 from hiface.networks.sd_detail import SdDetail
-from hiface.networks.weights import load_hiface
+from hiface.networks.weights import load_hiface, weights_notes
+from hiface.render.texels import head_region
 from hiface.result import FaceResult
 
 Method = Literal["fit", "hiface"]
@@ -37,9 +41,11 @@ class Reconstructor:
         face_model: Name of a face model or a loaded one.
         device: Device of the fit, for example "cpu" or "cuda"; None takes CUDA if there is one.
         weights: Weights of the HiFace network (`hiface train hiface`); the packaged ones if None.
+        refine: Go on from the network's answer by inverse rendering, and read detail codes off the photo's
+            shading; for the method "hiface".
 
     Raises:
-        ValueError: Unknown method.
+        ValueError: Unknown method, or nothing to refine.
         AssetError: Weights or model files are missing.
     """
 
@@ -49,10 +55,13 @@ class Reconstructor:
         face_model: str | MorphableModel = "open",
         device: str | torch.device | None = None,
         weights: Path | None = None,
+        refine: bool = False,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-        self.method = method
+        if refine and method != "hiface":
+            raise ValueError(f"refine goes on from a network's answer; the method {method!r} has none")
+        self.method, self.refine = method, refine
         self.device = torch.device(device) if device else pick_device()[0]
         model = load_model(face_model) if isinstance(face_model, str) else face_model
         self.model = model.to(self.device)
@@ -62,7 +71,8 @@ class Reconstructor:
             on_cpu = load_model(model.name)
             _check_weights(weights)
             network = load_hiface(weights)
-            runner = load_runner("hiface") if weights is None else TorchRunner(network)
+            own = weights is not None
+            runner = TorchRunner(network, notes=weights_notes(weights)) if own else load_runner("hiface")
             self.network, self._detail = HifaceReader(runner, on_cpu), SdDetail.of(network)
 
     def reconstruct(self, image: str | Path | np.ndarray | Photo) -> list[FaceResult]:
@@ -101,12 +111,40 @@ class Reconstructor:
             batch = network.read(photo.image_srgb, detections, focal)
             batch = batch.replace(pose=pose_from_expression(model, batch.expression, batch.pose))
         timings = {"detect": detect_s, "network": (time.perf_counter() - started) / len(detections)}
-        return [
+        faces = [
             FaceResult(
                 batch[i], model, photo, detection, fitted=batch[i], timings_s=timings, detail=self._detail
             )
             for i, detection in enumerate(detections)
         ]
+        return [self.refined(face) for face in faces] if self.refine else faces
+
+    def refined(self, face: FaceResult) -> FaceResult:
+        """Goes on from a network's answer: inverse rendering of all coefficients, then of the detail codes.
+
+        Raises:
+            ValueError: The face does not come from this reconstructor's network.
+            FitError: The fit diverged.
+        """
+        if self.network is None or self._detail is None:
+            raise ValueError("only a Reconstructor of the method 'hiface' can refine its faces")
+        started = time.perf_counter()
+        observation = observation_from_detection(face.detection, face.photo.image_srgb, face.photo.focal_px)
+        believed = Start(face.fitted, self.network.identity_sigma)
+        params = fit_face(face.model, observation, believed=believed).params
+        region, camera = head_region(face.model, params, face.photo.image_srgb)
+        static = fit_detail_codes(
+            face.model,
+            self._detail.basis,
+            self._detail.codes,
+            params.replace(camera=camera),
+            srgb_to_linear(region),
+        )
+        params = params.replace(static=static)
+        timings = {**face.timings_s, "refine": time.perf_counter() - started}
+        return FaceResult(
+            params, face.model, face.photo, face.detection, params, timings_s=timings, detail=self._detail
+        )
 
     def fit(self, photo: Photo, detection: Detection, detect_s: float = 0.0) -> FaceResult:
         """Fits one detected face; see `reconstruct`."""

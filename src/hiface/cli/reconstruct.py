@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hiface.errors import HifaceError, UnreadableImageError
+from hiface.errors import HifaceError, OptionError, UnreadableImageError
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """How faces are reconstructed.
+
+    Attributes:
+        method: fit: inverse rendering. hiface: all coefficients and detail in one pass of a network.
+        refine: Go on from the network's answer by inverse rendering; for the method hiface.
+        weights: Weights of a network of your own (hiface train hiface); for the method hiface.
+    """
+
+    method: Literal["fit", "hiface"] = "fit"
+    refine: bool = False
+    weights: Path | None = None
+
+
+_DEFAULT = MethodOptions()
 
 
 def reconstruct(
@@ -20,7 +39,7 @@ def reconstruct(
     format: Annotated[str, tyro.conf.arg(metavar="LIST")] = "glb,obj,json,overview",
     units: Literal["m", "cm", "mm"] = "m",
     device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE")] = None,
-    method: Literal["fit"] = "fit",
+    how: tyro.conf.OmitArgPrefixes[MethodOptions] = _DEFAULT,
     texture_size: Literal["256", "512", "1024", "2048"] = "1024",
     resume: bool = False,
 ) -> int:
@@ -32,10 +51,10 @@ def reconstruct(
     Args:
         photos: Picture files, folders of pictures, or quoted patterns such as "photos/*.jpg".
         out: Output folder.
-        format: Comma-separated list of glb, obj, ply, json, overview.
+        format: Comma-separated list of glb, obj, ply, json, maps, overview.
         units: Unit of obj and ply files; glb and json are always in metres.
         device: Device of the fit, such as cpu or cuda. Chosen by itself when left out.
-        method: How faces are reconstructed.
+        how: How faces are reconstructed.
         texture_size: Side of the texture in pixels.
         resume: Skip photos that an earlier run into the same folder has finished.
 
@@ -47,7 +66,7 @@ def reconstruct(
     options = BatchOptions(out, parse_formats(format), units, int(texture_size), resume)
     files = expand_photos(photos)
     console = Console(stderr=True)
-    reconstructor = _load(console, method, device)
+    reconstructor = _load(console, how, device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("reconstructing", total=len(files))
@@ -60,12 +79,14 @@ def reconstruct(
     return 0 if rows and all(row.status == "ok" for row in rows) else 1
 
 
-def _load(console: Console, method: Literal["fit"], device: str | None):
+def _load(console: Console, how: MethodOptions, device: str | None):
     from hiface.reconstructor import Reconstructor, pick_device
 
+    if how.method != "hiface" and (how.refine or how.weights):
+        raise OptionError("--refine and --weights are for the network; add --method hiface")
     with console.status("loading the face model and the networks"):
         reason = "as asked" if device else pick_device()[1]
-        reconstructor = Reconstructor(method=method, device=device)
+        reconstructor = Reconstructor(how.method, device=device, weights=how.weights, refine=how.refine)
     console.print(f"device: {reconstructor.device} ({reason})", highlight=False)
     return reconstructor
 

@@ -145,6 +145,36 @@ def displaced_normals(position_map: Tensor, normal_map: Tensor, displacement: Te
     return normals_of_positions(displace(position_map, normal_map, displacement), normal_map)
 
 
+def relief_slopes(position_map: Tensor, normal_map: Tensor) -> tuple[Tensor, Tensor]:
+    """How differences of a displacement along the map's axes bend the smooth normals.
+
+    The surface gradient of d is per_u d_u + per_v d_v, where d_u and d_v are the differences of d's two
+    neighbours along u and v.
+
+    Args:
+        position_map: [*B, 3, H, W] smooth surface, metres.
+        normal_map: [*B, 3, H, W] its unit normals, outward.
+
+    Returns:
+        per_u and per_v, [*B, 3, H, W] per metre, tangential; 0 where a texel is too thin to carry a slope.
+        Differentiable.
+    """
+    rows, n = position_map.movedim(-3, 0), normal_map.movedim(-3, 0)
+    along_u, along_v = _difference(rows, -1), _difference(rows, -2)
+    cross_v, cross_u = torch.empty_like(rows), torch.empty_like(rows)
+    if rows.requires_grad or n.requires_grad:
+        cross_v, cross_u = torch.linalg.cross(along_v, n, dim=0), torch.linalg.cross(n, along_u, dim=0)
+    else:
+        _cross(along_v.unbind(0), n.unbind(0), cross_v)
+        _cross(n.unbind(0), along_u.unbind(0), cross_u)
+    area = _dot(along_u, cross_v)  # (along_u x along_v) . n, of either sign
+    with torch.no_grad():
+        square = _dot(along_u, along_u) * _dot(along_v, along_v)
+        usable = area.square() > _LEAST_AREA**2 * square + 1e-30
+    inverse = torch.where(usable, 1.0 / torch.where(usable, area, 1.0), 0.0)
+    return (cross_v * inverse).movedim(0, -3), (cross_u * inverse).movedim(0, -3)
+
+
 def relief_normals(position_map: Tensor, normal_map: Tensor, displacement: Tensor) -> Tensor:
     """Smooth normals bent by the slopes of a displacement, to shade relief on a coarse mesh.
 
@@ -160,23 +190,9 @@ def relief_normals(position_map: Tensor, normal_map: Tensor, displacement: Tenso
     Returns:
         [*B, 3, H, W] unit normals in the axes of the inputs. Differentiable.
     """
-    rows, n = position_map.movedim(-3, 0), normal_map.movedim(-3, 0)
-    along_u, along_v = _difference(rows, -1), _difference(rows, -2)
-    d = displacement.squeeze(-3)
-    d_u, d_v = _difference(d, -1), _difference(d, -2)
-    cross_v, cross_u = torch.empty_like(rows), torch.empty_like(rows)
-    if rows.requires_grad or n.requires_grad:
-        cross_v, cross_u = torch.linalg.cross(along_v, n, dim=0), torch.linalg.cross(n, along_u, dim=0)
-    else:
-        _cross(along_v.unbind(0), n.unbind(0), cross_v)
-        _cross(n.unbind(0), along_u.unbind(0), cross_u)
-    area = _dot(along_u, cross_v)  # (along_u x along_v) . n, of either sign
-    with torch.no_grad():
-        square = _dot(along_u, along_u) * _dot(along_v, along_v)
-        usable = area.square() > _LEAST_AREA**2 * square + 1e-30
-    slope = (cross_v * d_u + cross_u * d_v) * torch.where(usable, 1.0 / torch.where(usable, area, 1.0), 0.0)
-    bent = torch.nn.functional.normalize(n - slope, dim=0)
-    return bent.movedim(0, -3)
+    per_u, per_v = relief_slopes(position_map, normal_map)
+    slope = per_u * _difference(displacement, -1) + per_v * _difference(displacement, -2)
+    return torch.nn.functional.normalize(normal_map - slope, dim=-3)
 
 
 def _difference(values: Tensor, dim: int) -> Tensor:

@@ -14,18 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from hiface.data.colour import linear_to_srgb, srgb_to_linear
 from hiface.errors import ShapeError
 from hiface.export.morphs import check_single
-from hiface.export.pyramid import blur, push_pull, smoothstep
-from hiface.export.texels import PhotoCrop, TexelSurface, crop_to_head, photo_weights, texel_surface
 from hiface.morphable import MorphableModel
+from hiface.render.pyramid import blur, push_pull, smoothstep
 from hiface.render.shade import sh_basis
+from hiface.render.texels import (
+    PhotoCrop,
+    TexelSurface,
+    crop_to_head,
+    head_region,
+    photo_weights,
+    texel_surface,
+)
 from hiface.render.texture import sample_texture
-from hiface.types import Camera, FaceParams
+from hiface.types import FaceParams
 
 SHADING_RANGE = (0.35, 2.5)
 """Shading is clamped to this range around its median, so that dark light does not amplify noise."""
@@ -48,7 +54,6 @@ _SMALLEST_SPREAD = (0.16, 0.09, 0.09)
 _FEWEST_TEXELS = 50
 _FLOOR = 2e-3
 _COARSE = 256
-LARGEST_REGION_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -113,30 +118,8 @@ def bake_photo_texture(
     Only the part that shows the head becomes floats, so that a photo of 100 megapixels needs little memory.
     """
     check_single(params)
-    region, camera = _head_region(model, params, image_srgb)
-    photo = torch.from_numpy(region).to(params.light.device).permute(2, 0, 1)
-    return bake_texture(
-        model, params.replace(camera=camera), srgb_to_linear(photo.float() / 255.0), size=size
-    )
-
-
-def _head_region(
-    model: MorphableModel, params: FaceParams, image_srgb: np.ndarray
-) -> tuple[np.ndarray, Camera]:
-    """The box of the photo around the projected head, made smaller if it is very large, and its camera."""
-    with torch.no_grad():
-        px = params.camera.project(model.vertices(params.identity, params.expression, params.pose))
-    limit = np.array(image_srgb.shape[1::-1])
-    low = np.clip(np.nan_to_num(px.amin(dim=0).floor().numpy()), 0, limit - 1).astype(int)
-    high = np.clip(np.nan_to_num(px.amax(dim=0).ceil().numpy()), low + 1, limit).astype(int)
-    region = image_srgb[low[1] : high[1], low[0] : high[0]]
-    factor = max(1, int((high - low).max()) // LARGEST_REGION_PX)
-    if factor > 1:
-        region = np.asarray(Image.fromarray(np.ascontiguousarray(region)).reduce(factor))
-    x0, y0 = (low / factor).tolist()
-    zoom = params.camera.K.new_tensor([[1 / factor, 0, -x0], [0, 1 / factor, -y0], [0, 0, 1]])
-    camera = Camera(zoom @ params.camera.K, params.camera.T_cam_object, region.shape[1], region.shape[0])
-    return np.array(region), camera
+    region, camera = head_region(model, params, image_srgb)
+    return bake_texture(model, params.replace(camera=camera), srgb_to_linear(region), size=size)
 
 
 def model_texture(model: MorphableModel, albedo: Tensor, *, size: int = 1024) -> Tensor:

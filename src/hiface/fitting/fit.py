@@ -28,7 +28,7 @@ from hiface.fitting.parameters import ParamLayout, PoseFrame, to_face_params
 from hiface.fitting.photometric_energy import PhotometricEnergy
 from hiface.fitting.point_basis import project_px
 from hiface.fitting.prepared import FitModel, prepare_model
-from hiface.fitting.priors import LightLevel, build_prior, scale_evidence
+from hiface.fitting.priors import LightLevel, Start, build_prior, scale_evidence
 from hiface.fitting.solver import Energy, EnergySum, SolverOptions, SolverResult, minimise
 from hiface.morphable import MorphableModel
 from hiface.types import FaceParams
@@ -172,7 +172,10 @@ def default_focal_px(width: int, height: int) -> float:
 
 
 def fit_face(
-    model: MorphableModel, observation: FaceObservation, config: FitConfig | None = None
+    model: MorphableModel,
+    observation: FaceObservation,
+    config: FitConfig | None = None,
+    believed: Start | None = None,
 ) -> FitResult:
     """Fits identity, expression, pose, focal length, gaze and, with an image, albedo and light.
 
@@ -183,6 +186,8 @@ def fit_face(
         model: Face model.
         observation: Landmarks and, optionally, the picture.
         config: Weights.
+        believed: Where the fit starts and what it stays near; the mean face if None. Identity coefficients
+            beyond those that are fitted keep their values.
 
     Returns:
         FitResult.
@@ -194,7 +199,7 @@ def fit_face(
     config = config or FitConfig()
     observation.check_finite()
     with torch.no_grad():
-        fit = _start(model, observation, config)
+        fit = _start(model, observation, config, believed)
         _fit_landmarks(fit)
         _fit_photometric(fit)
         residual = _landmark_residual(fit)
@@ -202,13 +207,24 @@ def fit_face(
             raise FitError("the fit left finite numbers; check the landmarks")
         exposure = 1.0 if fit.appearance is None else fit.appearance.exposure
         params = to_face_params(with_exposure(fit.layout, fit.x, exposure), fit.layout, fit.frame, model.data)
+        if believed is not None:
+            params = _with_the_rest(params, believed.params, fit.layout)
     noise = None if fit.photometric is None else fit.photometric.sigma
     weights = None if fit.photometric is None else fit.photometric.robust_weights(fit.x)
     return FitResult(params, tuple(fit.stages), residual, time.perf_counter() - start, noise, weights)
 
 
-def _start(model: MorphableModel, observation: FaceObservation, config: FitConfig) -> _Fit:
-    """Robust weak-perspective pose of the mean face."""
+def _with_the_rest(params: FaceParams, believed: FaceParams, layout: ParamLayout) -> FaceParams:
+    """Takes over what is not fitted: identity coefficients of little weight, and detail."""
+    identity = params.identity.clone()
+    identity[layout.n_identity :] = believed.identity[layout.n_identity :]
+    return params.replace(identity=identity, static=believed.static)
+
+
+def _start(
+    model: MorphableModel, observation: FaceObservation, config: FitConfig, believed: Start | None
+) -> _Fit:
+    """Robust weak-perspective pose of the face that is believed in, or of the mean face."""
     dtype = config.dtype
     data = model.data
     prepared = prepare_model(model, config)
@@ -217,7 +233,12 @@ def _start(model: MorphableModel, observation: FaceObservation, config: FitConfi
     principal = observation.principal_px
     if principal is None:
         principal = torch.tensor([observation.width / 2, observation.height / 2])
-    points = landmarks.sparse.mean
+    x = torch.zeros(layout.size, dtype=dtype)
+    if believed is not None:
+        x[layout["identity"]] = believed.params.identity[: layout.n_identity].to(dtype)
+        x[layout["expression"]] = believed.params.expression.to(dtype)
+    coefficients = x[: layout.n_identity + layout.n_expression]
+    points = landmarks.sparse.mean + landmarks.sparse.basis @ coefficients
     px = observation.landmarks68_px.to(dtype)
     rough_size = float((px.amax(0) - px.amin(0)).norm()) / 2
     if rough_size < 1.0:
@@ -237,8 +258,7 @@ def _start(model: MorphableModel, observation: FaceObservation, config: FitConfi
         width=observation.width,
         height=observation.height,
     )
-    prior = build_prior(layout, data.expression_names, config, observation.focal_px is not None)
-    x = torch.zeros(layout.size, dtype=dtype)
+    prior = build_prior(layout, data.expression_names, config, observation.focal_px is not None, believed)
     first = layout["albedo"].start
     tone = [first + i for i, name in enumerate(data.albedo_names) if name in config.tone_axes]
     return _Fit(prepared, observation, config, layout, frame, x, prior, tone)

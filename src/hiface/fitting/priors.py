@@ -14,6 +14,7 @@ from hiface.fitting.config import FitConfig
 from hiface.fitting.parameters import ParamLayout
 from hiface.fitting.solver import Quadratic
 from hiface.render.shade import SH_C0
+from hiface.types import FaceParams
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,21 @@ class PriorEnergy:
         return Quadratic(self.cost(x), gradient, self.hessian + rows.T @ self.hinge_rows)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What is believed of a face before it is fitted, for example by a network.
+
+    Attributes:
+        params: Coefficients, pose and camera, without batch dimensions.
+        identity_sigma: [K] standard deviation of each identity coefficient about `params`, sigma.
+        expression_sigma: The same for all expressions, 0..1.
+    """
+
+    params: FaceParams
+    identity_sigma: Tensor
+    expression_sigma: float = 0.15
+
+
 class _Builder:
     """Collects quadratic residuals 0.5 weight (row x - target)^2."""
 
@@ -64,12 +80,21 @@ class _Builder:
         row = self.row(entries)
         self.hessian += weight * torch.outer(row, row)
 
+    def near(self, where: slice, target: Tensor, weight: Tensor) -> None:
+        """Pulls neighbouring parameters [n] to `target` [n] with weights [n]."""
+        self.hessian.diagonal()[where] += weight.double()
+        self.gradient[where] -= (weight * target).double()
+
     def hinge(self, entries: dict[int, float], weight: float) -> None:
         self.hinges.append((self.row(entries), weight))
 
 
 def build_prior(
-    layout: ParamLayout, expression_names: tuple[str, ...], config: FitConfig, focal_known: bool
+    layout: ParamLayout,
+    expression_names: tuple[str, ...],
+    config: FitConfig,
+    focal_known: bool,
+    start: Start | None = None,
 ) -> PriorEnergy:
     """Builds E_reg.
 
@@ -78,13 +103,21 @@ def build_prior(
         expression_names: The model's expressions.
         config: Weights.
         focal_known: Whether the focal length came from metadata.
+        start: What is believed of this face; it takes the place of the mean face.
 
     Returns:
         PriorEnergy over [P] parameters, in double precision.
     """
     builder = _Builder(layout.size)
     diagonal = builder.hessian.diagonal()
-    diagonal[layout["identity"]] += config.reg_identity
+    if start is None:
+        diagonal[layout["identity"]] += config.reg_identity
+    else:
+        n = layout.n_identity
+        known = start.identity_sigma[:n].clamp_min(1e-3) ** -2
+        builder.near(layout["identity"], start.params.identity[:n], known)
+        sure = torch.full((layout.n_expression,), start.expression_sigma**-2)
+        builder.near(layout["expression"], start.params.expression, sure)
     diagonal[layout["albedo"]] += config.reg_albedo
     diagonal[layout["expression"]] += config.expression_ridge
     sigma = config.focal_sigma_known if focal_known else config.focal_sigma

@@ -26,6 +26,10 @@ class HifaceReader:
     Args:
         runner: The network, ready to run.
         model: Face model of the coefficients, on the CPU.
+
+    Attributes:
+        identity_sigma: [K] how far its identity coefficients are from the truth of people it never saw,
+            standard deviations of the model; 1 where its weights do not say.
     """
 
     def __init__(self, runner: Runner, model: MorphableModel) -> None:
@@ -33,6 +37,8 @@ class HifaceReader:
         sizes = json.loads(runner.metadata["config"])
         self.crop_px, self.crop_scale = int(sizes["crop_px"]), float(sizes["crop_scale"])
         self._with_points = int(sizes["n_points"]) > 0
+        said = runner.metadata.get("identity_sigma")
+        self.identity_sigma = torch.tensor(json.loads(said)) if said else torch.ones(int(sizes["n_identity"]))
 
     def frames(self, points68_px: np.ndarray) -> np.ndarray:
         """Crops [N, 4] of faces with 68 points [N, 68, 2] pixels."""

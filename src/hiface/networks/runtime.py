@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -111,12 +112,15 @@ class TorchRunner:
     Args:
         network: Any network.
         device: Torch device.
+        notes: Further metadata, as stored with the weights (`weights_notes`).
     """
 
-    def __init__(self, network: AnyNetwork, device: str = "cpu") -> None:
+    def __init__(
+        self, network: AnyNetwork, device: str = "cpu", notes: Mapping[str, str] | None = None
+    ) -> None:
         self._network = network.to(device).eval()
         self._device = device
-        self.metadata: dict[str, str] = network_metadata(network)
+        self.metadata: dict[str, str] = {**(notes or {}), **network_metadata(network)}
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """Runs the network on float32 arrays."""

@@ -178,15 +178,27 @@ class HifaceTask:
             terms |= {f"photo_{name}": value for name, value in photo_terms.items()}
         return total, {name: value.detach() for name, value in terms.items()}
 
-    def validate(self, network: torch.nn.Module) -> dict[str, float]:
-        """Errors on held persons, each relative to knowing nothing where that is said."""
+    def identity_sigma(self, network: torch.nn.Module) -> list[float]:
+        """[K] root mean square error of each identity coefficient on held persons."""
+        squares = []
+        with torch.inference_mode():
+            for batch in self._held():
+                out = HifaceOutput(*network.cpu()(batch.crops, batch.seen_points))
+                squares.append((out.identity - batch.identity).square())
+        return [round(float(v), 4) for v in torch.cat(squares).mean(dim=0).sqrt()]
+
+    def _held(self) -> list[HifaceBatch]:
         if not self._held_batches:
             self._held_batches = [self._held_batch(i) for i in range(-(-self.recipe.held // 32))]
+        return self._held_batches
+
+    def validate(self, network: torch.nn.Module) -> dict[str, float]:
+        """Errors on held persons, each relative to knowing nothing where that is said."""
         device = next(network.parameters()).device
         side = self.side.to(device)
         rows: list[dict[str, Tensor]] = []
         with torch.inference_mode():
-            for held in self._held_batches:
+            for held in self._held():
                 batch = HifaceBatch(**{k: v.to(device) for k, v in vars(held).items()})
                 out = HifaceOutput(*network(batch.crops, batch.seen_points))
                 row = supervised_losses(side, out, batch, 16)
@@ -216,10 +228,8 @@ class HifaceTask:
 
     def contact_sheet(self, network: torch.nn.Module) -> Image.Image:
         """Held crops: picture, reconstruction over it, predicted and true relief."""
-        if not self._held_batches:
-            self._held_batches = [self._held_batch(0)]
         device = next(network.parameters()).device
-        held = HifaceBatch(**{k: v[:_SHEET].to(device) for k, v in vars(self._held_batches[0]).items()})
+        held = HifaceBatch(**{k: v[:_SHEET].to(device) for k, v in vars(self._held()[0]).items()})
         side = self.side.to(device)
         with torch.inference_mode():
             out = HifaceOutput(*network(held.crops, held.seen_points))

@@ -113,6 +113,8 @@ def main_train(
     scores = task.validate(network)
     path = out / f"{recipe}.safetensors"
     notes = training_notes(recipe, chosen, loop, folders, scores)
+    if isinstance(task, HifaceTask):
+        notes["identity_sigma"] = json.dumps(task.identity_sigma(network))
     save_weights(_known(network), path, notes)
     try:
         export_onnx(_known(network), path.with_suffix(".onnx"), notes)

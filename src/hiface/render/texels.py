@@ -5,19 +5,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from hiface.export.pyramid import blur, smoothstep
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.interpolate import interpolate_surface
+from hiface.render.pyramid import blur, smoothstep
 from hiface.render.rasterize import fragments, rasterize
 from hiface.render.texture import sample_texture
 from hiface.types import Camera, FaceParams
 
 PHOTO_SIDE_PX = (512, 1024)
+LARGEST_REGION_PX = 4096
 DEPTH_BIAS_M = 0.002
 DEPTH_JUMP_M = 0.006
 STEEPEST = 10.0
@@ -106,9 +109,36 @@ def _rasterized(
     return frags.pixel[covered], triangle[covered], rows[:, covered]
 
 
+def head_region(model: MorphableModel, params: FaceParams, image_srgb: np.ndarray) -> tuple[Tensor, Camera]:
+    """The part of a photo around the projected head, so that only that becomes floats.
+
+    Args:
+        model: The face model.
+        params: One face, without batch dimensions.
+        image_srgb: [H, W, 3] uint8, the photo of `params.camera`.
+
+    Returns:
+        [3, h, w] sRGB in 0..1, neither side much longer than `LARGEST_REGION_PX`, and its camera.
+    """
+    with torch.no_grad():
+        px = params.camera.project(model.vertices(params.identity, params.expression, params.pose))
+    limit = np.array(image_srgb.shape[1::-1])
+    low = np.clip(np.nan_to_num(px.amin(dim=0).floor().numpy()), 0, limit - 1).astype(int)
+    high = np.clip(np.nan_to_num(px.amax(dim=0).ceil().numpy()), low + 1, limit).astype(int)
+    region = image_srgb[low[1] : high[1], low[0] : high[0]]
+    factor = max(1, int((high - low).max()) // LARGEST_REGION_PX)
+    if factor > 1:
+        region = np.asarray(Image.fromarray(np.ascontiguousarray(region)).reduce(factor))
+    x0, y0 = (low / factor).tolist()
+    zoom = params.camera.K.new_tensor([[1 / factor, 0, -x0], [0, 1 / factor, -y0], [0, 0, 1]])
+    camera = Camera(zoom @ params.camera.K, params.camera.T_cam_object, region.shape[1], region.shape[0])
+    photo = torch.from_numpy(np.array(region)).to(params.light.device).permute(2, 0, 1)
+    return photo.float() / 255.0, camera
+
+
 @dataclass(frozen=True)
 class PhotoCrop:
-    """The part of a photo that shows the head; its longer side lies within `PHOTO_SIDE_PX`.
+    """The part of a photo that shows the head, brought to another size.
 
     Attributes:
         image_linear: [3, h, w] linear RGB.
@@ -119,13 +149,16 @@ class PhotoCrop:
     camera: Camera
 
 
-def crop_to_head(image_linear: Tensor, camera: Camera, verts_cam: Tensor) -> PhotoCrop | None:
+def crop_to_head(
+    image_linear: Tensor, camera: Camera, verts_cam: Tensor, side_px: tuple[int, int] = PHOTO_SIDE_PX
+) -> PhotoCrop | None:
     """Cuts the head out of the photo.
 
     Args:
         image_linear: [3, H, W] linear RGB.
         camera: Camera of the photo.
         verts_cam: [V, 3] metres, camera space.
+        side_px: The crop's longer side is brought within these limits.
 
     Returns:
         The crop, or None where the head does not lie in the picture.
@@ -139,7 +172,7 @@ def crop_to_head(image_linear: Tensor, camera: Camera, verts_cam: Tensor) -> Pho
         return None
     crop = image_linear[:, y0:y1, x0:x1]
     side = max(x1 - x0, y1 - y0)
-    scale = min(max(side, PHOTO_SIDE_PX[0]), PHOTO_SIDE_PX[1]) / side
+    scale = min(max(side, side_px[0]), side_px[1]) / side
     h, w = max(2, round((y1 - y0) * scale)), max(2, round((x1 - x0) * scale))
     if scale != 1.0:
         crop = F.interpolate(crop[None], size=(h, w), mode="bicubic", antialias=True, align_corners=False)[0]

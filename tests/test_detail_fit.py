@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detail codes and shapes found by optimisation, from a start that is believed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import roma
+import torch
+
+from hiface.detail.basis import load_detail_basis
+from hiface.detail.sd_detail import compose_detail, detailed_normals
+from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes
+from hiface.fitting.fit import fit_face
+from hiface.fitting.observations import FaceObservation
+from hiface.fitting.priors import Start
+from hiface.losses.shape_loss import ShapeMetric
+from hiface.morphable import load_model
+from hiface.render.normal_mapped import render_normal_map
+from hiface.render.pipeline import render
+from hiface.render.shade import SH_C0
+from hiface.types import Camera, FaceParams
+
+SIZE = 384
+FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("open")
+
+
+@pytest.fixture(scope="module")
+def basis():
+    return load_detail_basis().first(40, 20, 12)
+
+
+def face(model, expression=None, seed=0):
+    gen = torch.Generator().manual_seed(seed)
+    light = torch.zeros(9, 3)
+    light[0] = 0.7 / SH_C0
+    light[1:4] = torch.tensor([-0.45, -0.3, 0.25])[:, None]
+    R = roma.rotvec_to_rotmat(torch.tensor([0.05, 0.15, 0.0])) @ FLIP
+    camera = Camera.from_pose(R, torch.tensor([0.0, 0.0, 0.5]), 800.0, SIZE, SIZE)
+    return FaceParams(
+        0.7 * torch.randn(model.data.n_identity, generator=gen),
+        model.expression_vector(expression or {}),
+        torch.zeros(model.data.n_joints, 3),
+        torch.zeros(len(model.data.albedo_names)),
+        light,
+        camera,
+    )
+
+
+def photo(model, basis, params, static, dynamic):
+    neutral = model.shape(params.identity, torch.zeros_like(params.expression))
+    shape = model.shape(params.identity, params.expression)
+    maps = compose_detail(model, basis, neutral, shape, static, dynamic)
+    camera = replace(params.camera, K=params.camera.K[None], T_cam_object=params.camera.T_cam_object[None])
+    albedo = model.albedo_map(params.albedo)[None]
+    smooth = render(model.mesh(shape[None]), camera, albedo, params.light[None])
+    normals = detailed_normals(model, shape, maps.displacement) * basis.support
+    return render_normal_map(smooth, normals[None], camera.R, params.light[None]).image[0]
+
+
+def error(basis, codes, truth):
+    difference = (basis.static.decode(codes) - basis.static.decode(truth)) * basis.static.weight
+    return float(difference.square().mean().sqrt())
+
+
+def no_dynamic(static, expression):
+    return static.new_zeros(len(static), 32)
+
+
+def test_codes_are_read_from_shading(model, basis):
+    params = face(model)
+    truth = 1.5 * torch.randn(40, generator=torch.Generator().manual_seed(3))
+    image = photo(model, basis, params, truth, torch.zeros(32))
+    found = fit_detail_codes(model, basis, no_dynamic, params, image)
+    assert error(basis, found, truth) < 0.6 * error(basis, torch.zeros(40), truth)
+    again = fit_detail_codes(model, basis, no_dynamic, params, image)
+    assert torch.equal(found, again)
+
+
+def test_a_start_is_kept_where_the_photo_says_nothing(model, basis):
+    params = face(model).replace(static=torch.ones(40))
+    black = torch.zeros(3, SIZE, SIZE)
+    assert torch.equal(fit_detail_codes(model, basis, no_dynamic, params, black), params.static)
+    beside = params.camera.K.clone()
+    beside[0, 2] += 5000.0
+    away = params.replace(camera=replace(params.camera, K=beside))
+    assert torch.equal(fit_detail_codes(model, basis, no_dynamic, away, black + 0.5), params.static)
+
+
+def test_sure_codes_move_less(model, basis):
+    params = face(model)
+    truth = 1.5 * torch.randn(40, generator=torch.Generator().manual_seed(4))
+    image = photo(model, basis, params, truth, torch.zeros(32))
+    free = fit_detail_codes(model, basis, no_dynamic, params, image)
+    sure = fit_detail_codes(model, basis, no_dynamic, params, image, DetailFitConfig(sigma=0.05))
+    assert float(sure.norm()) < 0.5 * float(free.norm())
+
+
+def test_wrinkles_of_the_expression_tell_of_the_person(model, basis):
+    """Codes that show only where skin is compressed are found through the dynamic codes."""
+    params = face(model, {"browInnerUp": 1.0, "mouthSmileLeft": 1.0, "mouthSmileRight": 1.0})
+    gen = torch.Generator().manual_seed(5)
+    mix = torch.randn(40, 32, generator=gen) / 3.0
+    still = replace(basis, static=replace(basis.static, rows=0.0 * basis.static.rows))
+
+    def dynamic(static, expression):
+        return static @ mix
+
+    truth = torch.randn(40, generator=gen)
+    image = photo(model, still, params, truth, (truth @ mix))
+    found = fit_detail_codes(model, still, dynamic, params, image)
+    wrong = (found - truth) @ mix
+    assert float(wrong.norm()) < 0.8 * float((truth @ mix).norm())
+    at_rest = params.replace(expression=torch.zeros_like(params.expression))
+    image = photo(model, still, at_rest, truth, (truth @ mix))
+    nothing = fit_detail_codes(model, still, dynamic, at_rest, image)
+    assert float(nothing.norm()) < 0.2 * float(found.norm())
+
+
+def test_a_believed_start_helps_and_is_helped(model):
+    params = face(model, {"jawOpen": 0.4}, seed=6)
+    camera, vertices = params.camera, model.vertices_cam(params)
+    gen = torch.Generator().manual_seed(7)
+
+    def seen(name):
+        px = camera.cam_to_px(model.landmarks_cam(name, vertices))
+        return px + 1.5 * torch.randn(px.shape, generator=gen)
+
+    observation = FaceObservation(SIZE, SIZE, seen("ibug68"), dense_px=seen("dense"), focal_px=800.0)
+    sigma = torch.full((model.data.n_identity,), 0.5)
+    guess = params.identity + sigma * torch.randn(len(sigma), generator=gen)
+    believed = Start(params.replace(identity=guess, static=torch.ones(3)), sigma, 0.3)
+    metric = ShapeMetric(model)
+    alone = fit_face(model, observation).params
+    both = fit_face(model, observation, believed=believed).params
+    first, plain, helped = (
+        float(metric.neutral(identity, params.identity))
+        for identity in (guess, alone.identity, both.identity)
+    )
+    assert helped < 0.8 * first and helped < 0.8 * plain
+    assert both.static is believed.params.static
+    assert torch.equal(both.identity[80:], guess[80:])
