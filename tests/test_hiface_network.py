@@ -263,3 +263,30 @@ def test_detail_follows_the_expression_and_needs_codes_of_its_own_network(small)
     assert torch.allclose(both[1], smiling.displacement, atol=1e-7)
     with pytest.raises(ShapeError, match="static codes"):
         detail.maps(model, identity, none, static[:100])
+
+
+def test_dynamic_codes_start_at_the_best_linear_map():
+    gen = torch.Generator().manual_seed(4)
+    static, mix = torch.randn(4000, 7, generator=gen), torch.randn(7, 4, generator=gen)
+    dynamic = static @ mix + 0.5
+    codes = DynamicCodes(7, 5, 4, 6, "style", dropout=0.5, linear=True).eval()
+    codes.start_linear(static, dynamic)
+    with torch.no_grad():
+        found = codes(static, torch.rand(4000, 5, generator=gen))
+    assert (found - dynamic).abs().max() < 0.1 * dynamic.std()
+    assert not any(p.requires_grad for p in codes.linear.parameters())
+    DynamicCodes(7, 5, 4, 6, "style").start_linear(static, dynamic)  # without a linear map: nothing to do
+
+
+def test_identity_starts_at_what_landmarks_tell(small):
+    """After `start_shape`, points alone give the identity that they were made from."""
+    gen = torch.Generator().manual_seed(5)
+    network = build_hiface(small.config)
+    identity = torch.randn(600, 150, generator=gen)
+    moved = 0.02 * identity[:, :20] @ torch.randn(20, 2 * 398, generator=gen) / 20**0.5
+    points = torch.cat([moved.unflatten(1, (398, 2)), torch.full((600, 398, 1), -3.0)], dim=2)
+    network.start_shape(points, identity)
+    with torch.no_grad():
+        found = network.eval()(torch.zeros(2, 3, 192, 192), points[:2])[0]
+    wrong = (found - identity[:2])[:, :20].square().mean()
+    assert wrong < 0.3 * identity[:2, :20].square().mean()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hiface.errors import ShapeError
 from hiface.networks.backbones import ResNet50, SmallTrunk
 from hiface.networks.dynamic_codes import DynamicCodes, Reading
+from hiface.networks.layers import set_to_ridge
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class HifaceConfig:
         adain: How expression enters the dynamic codes (`DynamicCodes`).
         hidden: Width of the fully connected layers.
         dynamic_hidden: Width of the layers of the dynamic codes.
+        dynamic_dropout: Of these layers, while training.
+        dynamic_linear: Whether a linear map of the static codes is added to them.
     """
 
     backbone: Literal["small", "resnet50"] = "small"
@@ -47,12 +50,21 @@ class HifaceConfig:
     adain: Reading = "style"
     hidden: int = 512
     dynamic_hidden: int = 256
+    dynamic_dropout: float = 0.5
+    dynamic_linear: bool = True
 
 
 PRESETS: dict[str, HifaceConfig] = {
     "small": HifaceConfig(),
     "paper": HifaceConfig(
-        backbone="resnet50", crop_px=224, n_points=0, n_compressed=26, n_stretched=26, adain="moments"
+        backbone="resnet50",
+        crop_px=224,
+        n_points=0,
+        n_compressed=26,
+        n_stretched=26,
+        adain="moments",
+        dynamic_dropout=0.0,
+        dynamic_linear=False,
     ),
 }
 
@@ -97,6 +109,9 @@ class Hiface(nn.Module):
         self.points = None
         if c.n_points:
             self.points = nn.Sequential(nn.Linear(3 * c.n_points, c.hidden // 2), nn.ReLU())
+            self.shape_of_points = nn.Linear(3 * c.n_points, c.n_identity)
+            nn.init.zeros_(self.shape_of_points.weight)
+            nn.init.zeros_(self.shape_of_points.bias)
             width += c.hidden // 2
         self.hidden = nn.Sequential(
             nn.Linear(width, c.hidden), nn.ReLU(), nn.Linear(c.hidden, c.hidden), nn.ReLU()
@@ -111,7 +126,13 @@ class Hiface(nn.Module):
         }
         self.heads = nn.ModuleDict({name: nn.Linear(c.hidden, size) for name, size in heads.items()})
         self.dynamic = DynamicCodes(
-            c.n_static, c.n_expression, c.n_compressed + c.n_stretched, c.dynamic_hidden, c.adain
+            c.n_static,
+            c.n_expression,
+            c.n_compressed + c.n_stretched,
+            c.dynamic_hidden,
+            c.adain,
+            dropout=c.dynamic_dropout,
+            linear=c.dynamic_linear,
         )
         self.layout: Tensor
         self.register_buffer("layout", torch.zeros(max(1, c.n_points), 2))
@@ -133,6 +154,10 @@ class Hiface(nn.Module):
         with torch.no_grad():
             pose.bias[6:] = place
             lamp.bias.copy_(light)
+
+    def start_shape(self, points: Tensor, identity: Tensor) -> None:
+        """Fits the linear way from landmarks [N, P, 3] to identity [N, K], which the heads then correct."""
+        set_to_ridge(self.shape_of_points, relative_points(points, self.layout), identity)
 
     def features(self, crops_srgb: Tensor, points: Tensor | None) -> Tensor:
         """[B, hidden] features; arguments as in `forward`.
@@ -163,8 +188,11 @@ class Hiface(nn.Module):
         expression = torch.sigmoid(out["expression"])
         dynamic = self.dynamic(out["static"], expression)
         rotation6d, place = out["pose"][:, :6], out["pose"][:, 6:]
+        identity = out["identity"]
+        if points is not None and self.points is not None:
+            identity = identity + self.shape_of_points(relative_points(points, self.layout))
         return (
-            out["identity"],
+            identity,
             expression,
             rotation6d,
             place,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building blocks shared by the finder and the landmark network."""
+"""Building blocks shared by the networks."""
 
 from __future__ import annotations
 
@@ -41,6 +41,24 @@ def residual_stage(cin: int, cout: int, blocks: int) -> nn.Sequential:
 def halving_stage(cin: int, cout: int, blocks: int) -> nn.Sequential:
     """A convolution that halves the resolution, then `blocks` residual blocks."""
     return nn.Sequential(ConvNorm(cin, cout, 3, 2), *(ResidualBlock(cout, cout) for _ in range(blocks)))
+
+
+def set_to_ridge(layer: nn.Linear, inputs: Tensor, outputs: Tensor, strength: float = 30.0) -> None:
+    """Sets a layer to the ridge regression of outputs [N, D] on inputs [N, C].
+
+    Args:
+        layer: C to D.
+        inputs: Of roughly unit spread.
+        outputs: What the layer shall say of them.
+        strength: Weight of the squared coefficients, in samples.
+    """
+    x = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1).double()
+    normal = x.T @ x + strength * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    solution = torch.linalg.solve(normal, x.T @ outputs.double()).to(layer.weight)
+    with torch.no_grad():
+        layer.weight.copy_(solution[:-1].T)
+        assert layer.bias is not None
+        layer.bias.copy_(solution[-1])
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hiface.detail.basis import load_detail_basis
 from hiface.errors import AssetError
 from hiface.losses.self_loss import Embed, draw_self
 from hiface.morphable import load_model
@@ -36,6 +37,7 @@ from hiface.training.hiface_losses import (
     PhotoWeights,
     face_side,
     photo_losses,
+    split_codes,
     supervised_losses,
     true_output,
 )
@@ -62,6 +64,7 @@ class HifaceRecipe:
         backgrounds: Number of procedural backgrounds.
         refresh_every: Steps between looks for new shards.
         held: Pictures of held persons that are validated on.
+        start_with: Crops from which the linear way from landmarks to identity is found before training.
         seed: Of weights and batches.
     """
 
@@ -75,6 +78,7 @@ class HifaceRecipe:
     backgrounds: int = 256
     refresh_every: int = 500
     held: int = 256
+    start_with: int = 8192
     seed: int = 0
 
 
@@ -133,6 +137,22 @@ class HifaceTask:
             if network.points is not None:
                 network.layout.copy_(batch.seen_points[..., :2].mean(dim=0))
             network.start_heads(batch.place.mean(dim=0), batch.light.mean(dim=0).flatten())
+        counts = load_detail_basis(self.side.model.name).counts
+        codes = torch.from_numpy(self.data.labels("map.detail_codes").astype(np.float32))
+        network.dynamic.start_linear(*split_codes(codes, self.side.basis, counts))
+        if network.points is not None:
+            network.start_shape(*self._points_and_identity(gen))
+
+    def _points_and_identity(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What the landmark network says of training crops, and whose they are."""
+        rng, found = np.random.default_rng(self.recipe.seed), []
+        settings = self._batch_settings(self.recipe.jitter)
+        for _ in range(-(-min(len(self.data), self.recipe.start_with) // 64)):
+            samples = self.data.draw(rng, 64, segmentation=False)
+            batch = make_hiface_batch(gen, samples, backgrounds=self.backgrounds, **settings)
+            found.append((batch.seen_points, batch.identity))
+        points, identity = zip(*found, strict=True)
+        return torch.cat(points), torch.cat(identity)
 
     def _batch_settings(self, jitter: CropJitter) -> dict[str, Any]:
         return {
