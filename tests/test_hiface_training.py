@@ -186,6 +186,31 @@ def test_training_writes_weights_that_say_how_they_came_to_be(data, tmp_path, mo
         main_train("finder", data, tmp_path / "other", choices=recipes.HifaceChoices("small"))
 
 
+def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(data, tmp_path):
+    """Dropout included."""
+    from hiface.training.loop import LoopConfig, train
+
+    recipe = HifaceRecipe(batch_size=4, held=4, backgrounds=6, composed_of=1, start_with=64)
+    loop = LoopConfig(steps=4, warmup=1, checkpoint_every=2)
+    assert recipe.network.dynamic_dropout > 0
+    whole = train(HifaceTask(recipe, (data,)), loop, tmp_path / "whole")
+    broken = HifaceTask(recipe, (data,))
+    batch = broken.batch
+
+    def killed_at_three(step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return batch(step)
+
+    broken.batch = killed_at_three
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, loop, tmp_path / "broken")
+    torch.manual_seed(99)
+    resumed = train(HifaceTask(recipe, (data,)), loop, tmp_path / "broken", resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Synthetic pictures with their labels hidden, one without a face and one that cannot be read."""

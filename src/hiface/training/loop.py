@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hiface.errors import FitError, OutputError
+from hiface.training.team import Team
 
 LOGGER = logging.getLogger(__name__)
 Network = Callable[..., tuple[Tensor, ...]]
@@ -78,7 +79,7 @@ class LoopConfig:
         clip: Largest norm of the gradient.
         checkpoint_every: Steps between checkpoints, each with a validation.
         log_every: Steps between lines of the log.
-        seed: Of the weights and the batches.
+        seed: Of dropout; weights and batches have the task's.
         mixed_on: Kinds of device on which the network runs in bfloat16; losses and weights stay float32.
     """
 
@@ -106,7 +107,14 @@ def learning_rate(step: int, config: LoopConfig) -> float:
     )
 
 
-def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume: bool = False) -> nn.Module:
+def train(
+    task: Task,
+    config: LoopConfig,
+    out: Path,
+    device: str = "cpu",
+    resume: bool = False,
+    team: Team | None = None,
+) -> nn.Module:
     """Trains a task's network.
 
     Args:
@@ -115,6 +123,7 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
         out: Folder for `checkpoint.pt` and `log.jsonl`.
         device: Torch device.
         resume: Go on from `out`'s checkpoint if there is one.
+        team: The processes that train together, of which the first one writes; this one alone if None.
 
     Returns:
         The averaged network, on CPU, in evaluation mode.
@@ -123,7 +132,8 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
         OutputError: The folder cannot be written, or holds a run and `resume` is not given.
         FitError: The loss is not finite.
     """
-    state = TrainState(task.network, config, device)
+    team = team or Team()
+    state = TrainState(task.network, config, device, team)
     checkpoint, log = out / "checkpoint.pt", out / "log.jsonl"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -133,22 +143,28 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
         raise OutputError(
             f"{out} already holds a training run; continue it with --resume or name another folder"
         )
+    team.wait()
     if checkpoint.exists():
         state.load(checkpoint)
-        _trim_log(log, state.step)
+        if team.leads:
+            _trim_log(log, state.step)
     clock, seen = time.perf_counter(), state.step
-    with _progress(config.steps, state.step) as advance, _curves(out, state.step) as draw:
-        for batch in batches_ahead(task, state.step, config.steps):
+    progress, curves = (_progress, _curves) if team.leads else (_no_progress, _no_curves)
+    with progress(config.steps, state.step) as advance, curves(out, state.step) as draw:
+        for batch in batches_ahead(task, state.step, config.steps, team):
             numbers = state.update(task, _to_device(batch, device))
             advance()
-            if state.step % config.log_every == 0:
+            if state.step % config.log_every == 0 and team.leads:
                 now = time.perf_counter()
                 rate = (state.step - seen) / (now - clock)
                 clock, seen = now, state.step
                 line = {"steps_per_s": round(rate, 3), **_floats(numbers)}
                 _write_log(log, {"step": state.step, **line})
                 draw(state.step, line, None)
-            if state.step % config.checkpoint_every == 0 or state.step == config.steps:
+            if state.step % config.checkpoint_every and state.step != config.steps:
+                continue
+            team.average(state.average.buffers())
+            if team.leads:
                 state.save(checkpoint)
                 scores = task.validate(state.average)
                 _write_log(log, {"step": state.step, "validation": scores})
@@ -156,6 +172,7 @@ def train(task: Task, config: LoopConfig, out: Path, device: str = "cpu", resume
                 if sheet is not None:
                     _replace_picture(sheet, out / "sheet.png")
                 draw(state.step, {f"validation/{k}": v for k, v in scores.items()}, sheet)
+            team.wait()
     return state.average.to("cpu")
 
 
@@ -170,15 +187,16 @@ def mixed_precision(network: nn.Module, device: str) -> Network:
     return run
 
 
-def batches_ahead(task: Task, first: int, end: int) -> Iterator[Any]:
-    """Batches `first` .. `end - 1` of a task; the next one is made in a second thread meanwhile."""
+def batches_ahead(task: Task, first: int, end: int, team: Team | None = None) -> Iterator[Any]:
+    """Batches of the steps `first` .. `end - 1`; the next one is made in a second thread meanwhile."""
+    number = (team or Team()).batch_number
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(1, "batches", lambda: torch.set_num_threads(threads))
     try:
         ahead = None
         for step in range(first, end):
-            batch = ahead.result() if ahead is not None else task.batch(step)
-            ahead = pool.submit(task.batch, step + 1) if step + 1 < end else None
+            batch = ahead.result() if ahead is not None else task.batch(number(step))
+            ahead = pool.submit(task.batch, number(step + 1)) if step + 1 < end else None
             yield batch
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -191,10 +209,11 @@ class TrainState:
         network: The network to train; moved to the device.
         config: How to train.
         device: Torch device.
+        team: The processes that train together; this one alone if None.
     """
 
-    def __init__(self, network: nn.Module, config: LoopConfig, device: str) -> None:
-        self.config, self.step = config, 0
+    def __init__(self, network: nn.Module, config: LoopConfig, device: str, team: Team | None = None) -> None:
+        self.config, self.step, self.team = config, 0, team or Team()
         mixed = torch.device(device).type in config.mixed_on
         network.to(device)
         self.network = network.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
@@ -216,6 +235,7 @@ class TrainState:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
+        torch.manual_seed(1_000_003 * self.config.seed + self.team.batch_number(self.step))  # for dropout
         loss, numbers = task.loss(self.forward, batch)
         if not bool(torch.isfinite(loss)):
             raise FitError(
@@ -223,6 +243,7 @@ class TrainState:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.team.average_gradients(self.network)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.optimizer.step()
         self.step += 1
@@ -318,6 +339,16 @@ def _curves(out: Path, step: int) -> Iterator[Callable[[int, dict[str, float], I
         yield draw
     finally:
         writer.close()
+
+
+@contextlib.contextmanager
+def _no_curves(out: Path, step: int) -> Iterator[Callable[..., None]]:
+    yield lambda step, numbers, sheet: None
+
+
+@contextlib.contextmanager
+def _no_progress(total: int, done: int) -> Iterator[Any]:
+    yield lambda: None
 
 
 @contextlib.contextmanager

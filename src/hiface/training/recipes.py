@@ -35,6 +35,7 @@ from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask
 from hiface.training.loop import LoopConfig, read_checkpoint, train
 from hiface.training.recogniser_task import RecogniserRecipe, RecogniserTask
 from hiface.training.shards import manifest_of, mirror_of
+from hiface.training.team import joined
 
 LOGGER = logging.getLogger(__name__)
 
@@ -109,9 +110,12 @@ def main_train(
         task = FinderTask(chosen.task, folders)
     if start is not None:
         _start_from(task.network, start)
-    network = train(task, loop, out, device, resume)
-    scores = task.validate(network)
     path = out / f"{recipe}.safetensors"
+    with joined(device) as (team, own_device):
+        network = train(task, loop, out, own_device, resume, team)
+    if not team.leads:
+        return path
+    scores = task.validate(network)
     notes = training_notes(recipe, chosen, loop, folders, scores)
     if isinstance(task, HifaceTask):
         notes["identity_sigma"] = json.dumps(task.identity_sigma(network))
