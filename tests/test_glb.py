@@ -21,11 +21,17 @@ import torch
 
 from hiface.animation.gaze import eyelook_angle
 from hiface.assets import load_json_asset
+from hiface.detail.basis import load_detail_basis
 from hiface.errors import OutputError, ShapeError
 from hiface.export.clips import Clip, expression_clip
 from hiface.export.glb import write_glb
+from hiface.export.glb_mesh import GlbDetail
 from hiface.export.units import ExportInfo
-from hiface.morphable import MorphableModel
+from hiface.export.wrinkles import Wrinkles, wrinkles_of
+from hiface.geometry.subdivide import subdivide
+from hiface.morphable import MorphableModel, load_model
+from hiface.networks.dynamic_codes import DynamicCodes
+from hiface.networks.sd_detail import SdDetail
 from hiface.types import Camera, FaceParams
 from toy import toy_model
 
@@ -401,7 +407,7 @@ def test_khronos_validator_finds_nothing(written, tmp_path: Path) -> None:
 def test_a_normal_map_comes_with_tangents_of_the_skin(tmp_path: Path) -> None:
     model, params = a_face()
     flat = torch.tensor([0.5, 0.5, 1.0])[:, None, None].expand(3, 16, 16)
-    glb = Glb(write_glb(tmp_path / "a.glb", model, params, texture(), normal_map=flat))
+    glb = Glb(write_glb(tmp_path / "a.glb", model, params, texture(), detail=GlbDetail(flat)))
     skin = next(m for m in glb.json["materials"] if m["name"] == "skin")
     image = glb.json["images"][glb.json["textures"][skin["normalTexture"]["index"]]["source"]]
     assert image["mimeType"] == "image/png" and image["name"] == "normals"
@@ -416,3 +422,81 @@ def test_a_normal_map_comes_with_tangents_of_the_skin(tmp_path: Path) -> None:
             assert set(tangents[:, 3].tolist()) <= {-1.0, 1.0}
             assert np.abs((tangents[:, :3] * normals).sum(1)).max() < 1e-3
     assert "normalTexture" not in str(Glb(write_glb(tmp_path / "b.glb", model, params, texture())).json)
+
+
+def test_subdivision_keeps_the_surface_and_shares_edges() -> None:
+    triangles = np.array([[0, 1, 2], [2, 1, 3]])
+    corners = np.array([[0.0, 0, 0], [2, 0, 0], [0, 2, 0], [2, 2, 1]])
+    finer = subdivide(triangles, 4)
+    assert finer.triangles.shape == (8, 3) and len(finer.parents) == 5  # one edge is shared
+    points = finer.middles(corners)
+    assert np.array_equal(points[:4], corners) and points.shape == (9, 3)
+
+    def areas(vertices: np.ndarray, corner_ids: np.ndarray) -> np.ndarray:
+        a, b, c = vertices[corner_ids].transpose(1, 0, 2)
+        return np.cross(b - a, c - a)
+
+    before, after = areas(corners, triangles), areas(points, finer.triangles)
+    assert np.allclose(after.reshape(2, 4, 3), before[:, None] / 4)
+
+
+def test_wrinkles_are_in_the_targets_of_a_finer_skin(tmp_path: Path) -> None:
+    """A target holds the coarse movement and the folds along the normals; the rest is as before."""
+    model, params = a_face()
+    S = 32
+
+    def folds(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        depth = torch.zeros(1, S, S) if number else torch.full((1, S, S), 2e-4)
+        return depth, torch.zeros(3, S, S) if number else torch.full((3, S, S), 0.1)
+
+    flat = torch.tensor([0.5, 0.5, 1.0])[:, None, None].expand(3, 16, 16)
+    paths = [tmp_path / "plain.glb", tmp_path / "folded.glb"]
+    plain, folded = (
+        Glb(write_glb(path, model, params, texture(), detail=GlbDetail(flat, wrinkles)))
+        for path, wrinkles in zip(paths, (None, Wrinkles(folds)), strict=True)
+    )
+    names = [m["name"] for m in plain.json["materials"]]
+    for coarse, fine in zip(
+        plain.json["meshes"][0]["primitives"], folded.json["meshes"][0]["primitives"], strict=True
+    ):
+        sizes = [g.json["accessors"][p["indices"]]["count"] for g, p in ((plain, coarse), (folded, fine))]
+        if names[coarse["material"]] != "skin":
+            assert sizes[0] == sizes[1]
+            continue
+        assert sizes[1] == 16 * sizes[0]
+        rest, normals = (folded.accessor(fine["attributes"][k]) for k in ("POSITION", "NORMAL"))
+        n = plain.json["accessors"][coarse["attributes"]["POSITION"]]["count"]
+        assert np.allclose(rest[:n], plain.accessor(coarse["attributes"]["POSITION"]), atol=1e-6)
+        assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+        for number in (0, 1):
+            coarse_target, target = coarse["targets"][number], fine["targets"][number]
+            moved = folded.accessor(target["POSITION"])[:n] - plain.accessor(coarse_target["POSITION"])
+            bent = folded.accessor(target["NORMAL"])[:n] - plain.accessor(coarse_target["NORMAL"])
+            if number:
+                assert np.abs(moved).max() < 1e-5 and np.abs(bent).max() < 2e-3
+            else:
+                assert np.allclose(np.linalg.norm(moved, axis=1), 2e-4, atol=2e-5)
+                assert np.allclose(bent, 0.1, atol=2e-3)
+
+
+def test_wrinkles_of_a_person_follow_sd_detail() -> None:
+    basis = load_detail_basis().first(10, 8, 6)
+    codes = DynamicCodes(10, 52, 14, 8, "style", linear=True).eval()
+    model = load_model("open")
+    gen = torch.Generator().manual_seed(0)
+    codes.linear.weight.data.normal_(generator=gen)
+    detail, static = SdDetail(basis, codes), torch.randn(10, generator=gen)
+    identity = torch.zeros(model.data.n_identity)
+    folds = wrinkles_of(model, detail, identity, static)
+    number = model.data.expression_names.index("browInnerUp")
+    relief, change = folds.expression(number)
+    one = torch.eye(52)[number]
+    with torch.no_grad():
+        wanted = detail.maps(model, identity, one, static, "dynamic").displacement
+    assert torch.equal(relief, wanted) and float(relief.abs().max()) > 1e-5
+    still = relief[0] == 0
+    kernel = torch.nn.functional.max_pool2d((~still).float()[None, None], 3, 1, 1)[0, 0] == 0
+    assert float(change[:, kernel].abs().max()) < 1e-5  # normals change where there is relief only
+    assert float(change.norm(dim=0).max()) > 0.02
+    depth, _ = folds.at(np.array([[0.5, 0.5]]), np.array([[0.0, 0.0, 1.0]]), number)
+    assert depth.shape == (1, 3) and np.all(depth[:, :2] == 0)

@@ -18,7 +18,7 @@ from hiface.export.texture import bake_photo_texture
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
 from hiface.networks.sd_detail import SdDetail
-from hiface.saving import save_face
+from hiface.saving import SaveOptions, save_face
 from hiface.types import Camera, FaceMesh, FaceParams
 
 DEFAULT_DETAIL_PX = 256
@@ -154,12 +154,13 @@ class FaceResult:
         with torch.no_grad():
             return detailed_normals(self.model, self.mesh.vertices, self.displacement(parts))
 
-    def save(self, path: str | Path, *, units: str = "m") -> Path:
+    def save(self, path: str | Path, *, units: str = "m", wrinkles: bool = False) -> Path:
         """Writes the face to one file; the suffix chooses the format.
 
         Args:
             path: File ending in .glb, .obj, .ply or .json.
             units: "m", "cm" or "mm" for .obj and .ply; GLB and JSON are always metres.
+            wrinkles: Put what expressions fold into the morph targets of a GLB file (`SaveOptions`).
 
         Returns:
             The path written. The file appears whole or not at all.
@@ -167,5 +168,5 @@ class FaceResult:
         Raises:
             OutputError: Unknown suffix or unwritable place.
         """
-        save_face(self, Path(path), units=units)
+        save_face(self, Path(path), SaveOptions(units, wrinkles=wrinkles))
         return Path(path)

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from torch import Tensor
 
 from hiface.detail.sd_detail import Parts
 from hiface.errors import OutputError
@@ -15,6 +14,7 @@ from hiface.export.atomic import atomic_write_bytes
 from hiface.export.clips import Clip, expression_clip
 from hiface.export.detail_maps import displacement_png, tangent_normal_map
 from hiface.export.glb import write_glb
+from hiface.export.glb_mesh import GlbDetail
 from hiface.export.json_params import FaceRecord, write_face_json
 from hiface.export.morphs import morph_weights
 from hiface.export.obj import write_obj
@@ -22,6 +22,7 @@ from hiface.export.overview import write_overview
 from hiface.export.pictures import png_bytes
 from hiface.export.ply import vertex_colours, write_ply
 from hiface.export.units import ExportInfo
+from hiface.export.wrinkles import wrinkles_of
 
 if TYPE_CHECKING:
     from hiface.result import FaceResult
@@ -29,14 +30,32 @@ if TYPE_CHECKING:
 FORMATS = ("glb", "obj", "ply", "json", "maps", "overview")
 
 
-def save_face(face: FaceResult, path: Path, *, units: str = "m", texture_size: int = 1024) -> None:
+@dataclass(frozen=True)
+class SaveOptions:
+    """How faces are written.
+
+    Attributes:
+        units: "m", "cm" or "mm", for .obj and .ply; GLB and JSON are always in metres.
+        texture_size: Side of the texture, pixels.
+        wrinkles: Refine the skin of GLB files and put what expressions fold into the morph targets, where the
+            face has detail; the file grows tenfold.
+    """
+
+    units: str = "m"
+    texture_size: int = 1024
+    wrinkles: bool = False
+
+
+_DEFAULT = SaveOptions()
+
+
+def save_face(face: FaceResult, path: Path, options: SaveOptions = _DEFAULT) -> None:
     """Writes a face to one file; the suffix chooses the format.
 
     Args:
         face: The face.
         path: File ending in .glb, .obj, .ply or .json.
-        units: "m", "cm" or "mm", for .obj and .ply.
-        texture_size: Side of the texture, pixels.
+        options: How.
 
     Raises:
         OutputError: Unknown suffix or unit, or an unwritable place.
@@ -44,11 +63,11 @@ def save_face(face: FaceResult, path: Path, *, units: str = "m", texture_size: i
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
         raise OutputError(f"cannot write {path.name!r}: use one of {', '.join(_WRITERS)}")
-    writer(face, path, units, texture_size)
+    writer(face, path, options)
 
 
 def save_person(
-    face: FaceResult, folder: Path, formats: Sequence[str], *, units: str = "m", texture_size: int = 1024
+    face: FaceResult, folder: Path, formats: Sequence[str], options: SaveOptions = _DEFAULT
 ) -> None:
     """Writes face.glb, face.obj, face.ply, face.json, overview.png and maps, as far as `formats` names them.
 
@@ -58,30 +77,29 @@ def save_person(
         face: The face.
         folder: Existing folder.
         formats: Subset of `FORMATS`.
-        units: "m", "cm" or "mm", for .obj and .ply.
-        texture_size: Side of the texture, pixels.
+        options: How.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     for name in formats:
         if name == "overview":
-            image, texture = face.photo.image_srgb, face.texture(texture_size)
+            image, texture = face.photo.image_srgb, face.texture(options.texture_size)
             write_overview(folder / "overview.png", face.model, face.fitted, image, face.landmarks(), texture)
         elif name == "maps":
             _save_maps(face, folder)
         else:
-            save_face(face, folder / f"face.{name}", units=units, texture_size=texture_size)
+            save_face(face, folder / f"face.{name}", options)
 
 
 def _info(face: FaceResult) -> ExportInfo:
     return ExportInfo(face.scale_source, {"photo": face.photo.path.name} if face.photo.path else {})
 
 
-def _save_glb(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
+def _save_glb(face: FaceResult, path: Path, options: SaveOptions) -> None:
     weights = morph_weights(face.model, face.params.expression, face.params.pose)
     clip = expression_clip(weights.numpy(), face.model.data.expression_names)
-    save_animation(face, path, clip, texture_size=texture_size)
+    save_animation(face, path, clip, options)
 
 
 def _save_maps(face: FaceResult, folder: Path) -> None:
@@ -94,40 +112,49 @@ def _save_maps(face: FaceResult, folder: Path) -> None:
     atomic_write_bytes(folder / "normals.png", png_bytes(picture))
 
 
-def _static_normal_map(face: FaceResult) -> Tensor | None:
-    """The person's own relief; that of the photo's expression would stay when the head moves."""
+def _glb_detail(face: FaceResult, wrinkles: bool) -> GlbDetail | None:
+    """The person's own relief as a normal map, and what expressions fold, if asked for."""
     if face.detail is None or face.params.static is None:
         return None
-    rest = face.neutral()
-    return tangent_normal_map(face.model, rest.mesh.vertices, rest.displacement("static"))
+    rest, p = face.neutral(), face.params
+    relief = tangent_normal_map(face.model, rest.mesh.vertices, rest.displacement("static"))
+    folds = wrinkles_of(face.model, face.detail, p.identity, face.params.static) if wrinkles else None
+    return GlbDetail(relief, folds)
 
 
-def save_animation(face: FaceResult, path: Path, clip: Clip, *, texture_size: int = 1024) -> None:
+def save_animation(face: FaceResult, path: Path, clip: Clip, options: SaveOptions = _DEFAULT) -> None:
     """Writes a face as GLB with one clip.
 
     Args:
         face: The face.
         path: File ending in .glb.
         clip: What it does.
-        texture_size: Side of the texture, pixels.
+        options: How.
 
     Raises:
         OutputError: The place cannot be written.
     """
-    texture, relief = face.texture(texture_size), _static_normal_map(face)
-    write_glb(path, face.model, face.params, texture, normal_map=relief, animations=[clip], info=_info(face))
+    texture, detail = face.texture(options.texture_size), _glb_detail(face, options.wrinkles)
+    write_glb(path, face.model, face.params, texture, detail=detail, animations=[clip], info=_info(face))
 
 
-def _save_obj(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
-    write_obj(path, face.model, face.mesh.vertices, face.texture(texture_size), units=units, info=_info(face))
+def _save_obj(face: FaceResult, path: Path, options: SaveOptions) -> None:
+    write_obj(
+        path,
+        face.model,
+        face.mesh.vertices,
+        face.texture(options.texture_size),
+        units=options.units,
+        info=_info(face),
+    )
 
 
-def _save_ply(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
-    colours = vertex_colours(face.model, face.texture(texture_size))
-    write_ply(path, face.mesh.vertices, face.mesh.triangles, colours, units=units, info=_info(face))
+def _save_ply(face: FaceResult, path: Path, options: SaveOptions) -> None:
+    colours = vertex_colours(face.model, face.texture(options.texture_size))
+    write_ply(path, face.mesh.vertices, face.mesh.triangles, colours, units=options.units, info=_info(face))
 
 
-def _save_json(face: FaceResult, path: Path, units: str, texture_size: int) -> None:
+def _save_json(face: FaceResult, path: Path, options: SaveOptions) -> None:
     info = _info(face)
     record = FaceRecord.of(
         face.params,
@@ -141,7 +168,7 @@ def _save_json(face: FaceResult, path: Path, units: str, texture_size: int) -> N
     write_face_json(path, record)
 
 
-_WRITERS: dict[str, Callable[[FaceResult, Path, str, int], None]] = {
+_WRITERS: dict[str, Callable[[FaceResult, Path, SaveOptions], None]] = {
     ".glb": _save_glb,
     ".obj": _save_obj,
     ".ply": _save_ply,

@@ -33,6 +33,7 @@ class AnimationOptions:
         pose: Turn the head as the driver does.
         size: Side of the pictures, pixels.
         fps: Frames per second of a folder of photos, and of tables without times.
+        wrinkles: Put what expressions fold into the morph targets of animated.glb.
     """
 
     detail: Shown = "both"
@@ -40,6 +41,7 @@ class AnimationOptions:
     pose: bool = True
     size: int = 320
     fps: float = 24.0
+    wrinkles: bool = False
 
 
 _DEFAULT = AnimationOptions()
@@ -157,7 +159,7 @@ def _write(
     from hiface.export.draw import grid
     from hiface.export.morphs import morph_weights
     from hiface.export.pictures import pil_png
-    from hiface.saving import save_animation
+    from hiface.saving import SaveOptions, save_animation
 
     pose, size = options.pose, options.size
     frames = drive(face.model, face.params, motion, pose)
@@ -186,4 +188,4 @@ def _write(
     atomic_write_bytes(out / "animation.webp", encode_animation(moving, motion.times.tolist()))
     weights = torch.stack([morph_weights(f.model, f.params.expression, f.params.pose) for f in driven])
     clip = Clip("driven", motion.times.double().numpy(), weights.numpy())
-    save_animation(face, out / "animated.glb", clip)
+    save_animation(face, out / "animated.glb", clip, SaveOptions(wrinkles=options.wrinkles))

@@ -8,13 +8,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hiface.errors import HifaceError, OutputError
 from hiface.export.atomic import atomic_write_text
 from hiface.reconstructor import Reconstructor
-from hiface.saving import save_person
+from hiface.saving import SaveOptions, save_person
 
 DONE_FILE = "photo.json"
 
@@ -26,15 +26,13 @@ class BatchOptions:
     Attributes:
         out: Output folder.
         formats: Subset of glb, obj, ply, json, overview.
-        units: Unit of obj and ply files.
-        texture_size: Side of the texture, pixels.
+        save: How faces are written.
         resume: Skip photos that are done.
     """
 
     out: Path
     formats: tuple[str, ...]
-    units: str = "m"
-    texture_size: int = 1024
+    save: SaveOptions = field(default_factory=SaveOptions)
     resume: bool = False
 
 
@@ -137,7 +135,7 @@ def _write_photo(faces: list, folder: Path, options: BatchOptions) -> None:
         for i, face in enumerate(faces, start=1):
             person = partial / f"person{i}"
             person.mkdir()
-            save_person(face, person, options.formats, units=options.units, texture_size=options.texture_size)
+            save_person(face, person, options.formats, options.save)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)

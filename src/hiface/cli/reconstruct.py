@@ -23,11 +23,13 @@ class MethodOptions:
         method: fit: inverse rendering. hiface: all coefficients and detail in one pass of a network.
         refine: Go on from the network's answer by inverse rendering; for the method hiface.
         weights: Weights of a network of your own (hiface train hiface); for the method hiface.
+        wrinkles: Put what expressions fold into the morph targets of glb files; for the method hiface.
     """
 
     method: Literal["fit", "hiface"] = "fit"
     refine: bool = False
     weights: Path | None = None
+    wrinkles: bool = False
 
 
 _DEFAULT = MethodOptions()
@@ -62,8 +64,10 @@ def reconstruct(
         Exit code: 0 if every photo gave at least one face, else 1.
     """
     from hiface.cli.batch import BatchOptions, run_batch
+    from hiface.saving import SaveOptions
 
-    options = BatchOptions(out, parse_formats(format), units, int(texture_size), resume)
+    save = SaveOptions(units, int(texture_size), how.wrinkles)
+    options = BatchOptions(out, parse_formats(format), save, resume)
     files = expand_photos(photos)
     console = Console(stderr=True)
     reconstructor = _load(console, how, device)
@@ -82,8 +86,8 @@ def reconstruct(
 def _load(console: Console, how: MethodOptions, device: str | None):
     from hiface.reconstructor import Reconstructor, pick_device
 
-    if how.method != "hiface" and (how.refine or how.weights):
-        raise OptionError("--refine and --weights are for the network; add --method hiface")
+    if how.method != "hiface" and (how.refine or how.weights or how.wrinkles):
+        raise OptionError("--refine, --weights and --wrinkles are for the network; add --method hiface")
     with console.status("loading the face model and the networks"):
         reason = "as asked" if device else pick_device()[1]
         reconstructor = Reconstructor(how.method, device=device, weights=how.weights, refine=how.refine)

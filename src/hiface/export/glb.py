@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,50 +21,17 @@ from hiface.animation.gaze import EYE_JOINTS
 from hiface.errors import OutputError, ShapeError
 from hiface.export.atomic import atomic_write_bytes
 from hiface.export.clips import Clip, matrix_to_quaternion, rotvec_to_quaternion
-from hiface.export.detail_maps import gltf_tangents
-from hiface.export.gltf_builder import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GltfBuilder
-from hiface.export.morphs import (
-    check_single,
-    morph_deltas,
-    morph_weights,
-    neutral_vertices,
-    normal_deltas,
-)
-from hiface.export.parts import SKIN, Material, MaterialPart, split_by_material
+from hiface.export.glb_mesh import GlbDetail, head_arrays, numbers, primitives
+from hiface.export.gltf_builder import GltfBuilder
+from hiface.export.morphs import check_single, morph_weights
+from hiface.export.parts import SKIN, Material, split_by_material
 from hiface.export.pictures import jpeg_bytes, png_bytes
 from hiface.export.units import ExportInfo, units_per_metre
 from hiface.morphable import MorphableModel
 from hiface.types import Camera, FaceParams
 
-SMALLEST_DELTA_M = 1e-6
-SMALLEST_NORMAL_DELTA = 1e-3
 _CV_TO_GL = np.diag([1.0, -1.0, -1.0])
 _RIG, _HEAD, _CAMERA, _FIRST_JOINT = 0, 1, 2, 3
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """Arrays of the whole mesh, lengths in file units.
-
-    Attributes:
-        vertices: [V, 3].
-        normals: [V, 3] unit.
-        deltas: [E, V, 3].
-        normal_deltas: [E, V, 3].
-        keep: [E, V] bool, displacements worth storing.
-        uv: [U, 2].
-        tangents: [U, 4], or None without a normal map.
-        skin_weights: [V, J].
-    """
-
-    vertices: np.ndarray
-    normals: np.ndarray
-    deltas: np.ndarray
-    normal_deltas: np.ndarray
-    keep: np.ndarray
-    uv: np.ndarray
-    tangents: np.ndarray | None
-    skin_weights: np.ndarray
 
 
 def write_glb(
@@ -74,7 +40,7 @@ def write_glb(
     params: FaceParams,
     texture_srgb: Tensor | None,
     *,
-    normal_map: Tensor | None = None,
+    detail: GlbDetail | None = None,
     units: str = "m",
     animations: Sequence[Clip] = (),
     info: ExportInfo | None = None,
@@ -86,8 +52,7 @@ def write_glb(
         model: The face model.
         params: One face, without batch dimensions.
         texture_srgb: [3, H, W] sRGB, 0..1, in the model's UV layout; plain colours if None.
-        normal_map: [3, S, S] tangent-space normals of the skin as (n + 1) / 2
-            (`hiface.export.detail_maps.tangent_normal_map`), or None.
+        detail: Relief and wrinkles, or None.
         units: "m", as glTF demands; "cm" and "mm" go against the specification and are noted in the extras.
         animations: Clips to store.
         info: Where the face came from, for the file's extras.
@@ -102,15 +67,15 @@ def write_glb(
     check_single(params)
     scale = units_per_metre(units)
     builder = GltfBuilder()
-    geometry = _geometry(model, params, scale, normal_map is not None)
+    arrays = head_arrays(model, params, scale, detail is not None)
     weights = morph_weights(model, params.expression, params.pose)
     parts = split_by_material(model.data)
     images, relief = [], None
     if texture_srgb is not None:
         images.append(_image(builder, "texture", "image/jpeg", jpeg_bytes(texture_srgb)))
-    if normal_map is not None:
+    if detail is not None:
         relief = len(images)
-        images.append(_image(builder, "normals", "image/png", png_bytes(normal_map)))
+        images.append(_image(builder, "normals", "image/png", png_bytes(detail.normal_map)))
     names = list(model.data.expression_names)
     document: dict[str, Any] = {
         "asset": _asset(model, params, units, info or ExportInfo()),
@@ -120,7 +85,7 @@ def write_glb(
         "meshes": [
             {
                 "name": "head",
-                "primitives": [_primitive(builder, geometry, part, i) for i, part in enumerate(parts)],
+                "primitives": primitives(builder, arrays, parts, detail, scale),
                 "weights": _floats(weights),
                 "extras": {"targetNames": names},
             }
@@ -138,80 +103,9 @@ def write_glb(
     return atomic_write_bytes(path, builder.to_glb(document))
 
 
-def _geometry(model: MorphableModel, params: FaceParams, scale: float, with_tangents: bool) -> _Geometry:
-    neutral = neutral_vertices(model, params)
-    deltas = morph_deltas(model, params.identity)
-    normals, changes = normal_deltas(neutral, deltas, model.triangles)
-    return _Geometry(
-        vertices=_array(neutral) * scale,
-        normals=_unit(_array(normals)),
-        deltas=_array(deltas) * scale,
-        normal_deltas=_array(changes),
-        keep=_array(deltas.norm(dim=-1)) >= SMALLEST_DELTA_M,
-        uv=_array(model.uv),
-        tangents=_array(gltf_tangents(model, neutral)) if with_tangents else None,
-        skin_weights=_array(model.skin_weights),
-    )
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().double().numpy()
-
-
 def _floats(values: Tensor) -> list[float]:
     """Values as JSON numbers, rounded to 6 decimals."""
     return [round(v, 6) for v in values.detach().cpu().double().flatten().tolist()]
-
-
-def _unit(normals: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    return np.where(length > 1e-6, normals / np.maximum(length, 1e-6), [0.0, 0.0, 1.0])
-
-
-def _primitive(
-    builder: GltfBuilder, geometry: _Geometry, part: MaterialPart, material: int
-) -> dict[str, Any]:
-    ids = part.vertex_ids
-    index_type = np.uint16 if len(ids) <= 0xFFFF else np.uint32
-    joints, weights = _joints_and_weights(geometry.skin_weights[ids])
-    attributes = {
-        "POSITION": builder.accessor(geometry.vertices[ids], ARRAY_BUFFER, bounds=True),
-        "NORMAL": builder.accessor(geometry.normals[ids], ARRAY_BUFFER),
-        "TEXCOORD_0": builder.accessor(geometry.uv[part.uv_ids], ARRAY_BUFFER),
-        "JOINTS_0": builder.accessor(joints, ARRAY_BUFFER),
-        "WEIGHTS_0": builder.accessor(weights, ARRAY_BUFFER),
-    }
-    if geometry.tangents is not None and part.material.name == SKIN:
-        attributes["TANGENT"] = builder.accessor(geometry.tangents[part.uv_ids], ARRAY_BUFFER)
-    targets = []
-    for delta, change, keep in zip(geometry.deltas, geometry.normal_deltas, geometry.keep, strict=True):
-        turned = np.linalg.norm(change[ids], axis=-1) >= SMALLEST_NORMAL_DELTA
-        targets.append(
-            {
-                "POSITION": builder.sparse(delta[ids], keep[ids], bounds=True),
-                "NORMAL": builder.sparse(change[ids], turned),
-            }
-        )
-    return {
-        "attributes": attributes,
-        "indices": builder.accessor(part.triangles.ravel().astype(index_type), ELEMENT_ARRAY_BUFFER),
-        "material": material,
-        "mode": 4,
-        "targets": targets,
-    }
-
-
-def _joints_and_weights(skin_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The four strongest joints of each vertex [n, 4] uint8 and their float32 weights, which sum to 1."""
-    width = min(4, skin_weights.shape[1])
-    strongest = np.argsort(-skin_weights, axis=1, kind="stable")[:, :width]
-    kept = np.take_along_axis(skin_weights, strongest, axis=1)
-    kept = np.where(kept < 1e-4, 0.0, kept)
-    kept = (kept / kept.sum(axis=1, keepdims=True)).astype(np.float32)
-    kept[:, 0] = np.float32(1.0) - kept[:, 1:].sum(axis=1, dtype=np.float32)
-    strongest = np.where(kept > 0, strongest, 0)
-    missing = ((0, 0), (0, 4 - width))
-    return np.pad(strongest, missing).astype(np.uint8), np.pad(kept, missing)
 
 
 def _material(material: Material, textured: bool, relief: int | None) -> dict[str, Any]:
@@ -229,7 +123,7 @@ def _image(builder: GltfBuilder, name: str, mime: str, content: bytes) -> dict[s
 
 
 def _rest_joints(model: MorphableModel, params: FaceParams, scale: float) -> np.ndarray:
-    return _array(model.joints(params.identity)) * scale
+    return numbers(model.joints(params.identity)) * scale
 
 
 def _nodes(model: MorphableModel, params: FaceParams, scale: float) -> list[dict[str, Any]]:
@@ -242,7 +136,7 @@ def _nodes(model: MorphableModel, params: FaceParams, scale: float) -> list[dict
         {"name": "head_mesh", "mesh": 0, "skin": 0},
         _camera_node(params.camera, scale),
     ]
-    quaternions = rotvec_to_quaternion(_array(params.pose))
+    quaternions = rotvec_to_quaternion(numbers(params.pose))
     for j, name in enumerate(data.joint_names):
         parent = data.joint_parents[j]
         offset = joints[j] - (joints[parent] if parent >= 0 else 0.0)
@@ -283,7 +177,7 @@ def _camera(camera: Camera) -> dict[str, Any]:
 
 
 def _camera_node(camera: Camera, scale: float) -> dict[str, Any]:
-    T = _array(camera.T_cam_object)
+    T = numbers(camera.T_cam_object)
     R_object_gl = T[:3, :3].T @ _CV_TO_GL
     return {
         "name": "photo_camera",
@@ -335,8 +229,8 @@ def _asset(model: MorphableModel, params: FaceParams, units: str, info: ExportIn
             "scale_source": info.scale_source,
             "camera": {
                 "convention": "OpenCV: x right, y down, z forward; K in pixels of the upright photo; metres",
-                "K": _array(camera.K).tolist(),
-                "T_cam_object": _array(camera.T_cam_object).tolist(),
+                "K": numbers(camera.K).tolist(),
+                "T_cam_object": numbers(camera.T_cam_object).tolist(),
                 "width": camera.width,
                 "height": camera.height,
             },
