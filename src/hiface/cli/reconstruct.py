@@ -41,7 +41,7 @@ def reconstruct(
     format: Annotated[str, tyro.conf.arg(metavar="LIST")] = "glb,obj,json,overview",
     units: Literal["m", "cm", "mm"] = "m",
     device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE")] = None,
-    how: tyro.conf.OmitArgPrefixes[MethodOptions] = _DEFAULT,
+    method: tyro.conf.OmitArgPrefixes[MethodOptions] = _DEFAULT,
     texture_size: Literal["256", "512", "1024", "2048"] = "1024",
     resume: bool = False,
 ) -> int:
@@ -56,7 +56,7 @@ def reconstruct(
         format: Comma-separated list of glb, obj, ply, json, maps, overview.
         units: Unit of obj and ply files; glb and json are always in metres.
         device: Device of the fit, such as cpu or cuda. Chosen by itself when left out.
-        how: How faces are reconstructed.
+        method: How faces are reconstructed.
         texture_size: Side of the texture in pixels.
         resume: Skip photos that an earlier run into the same folder has finished.
 
@@ -66,11 +66,11 @@ def reconstruct(
     from hiface.cli.batch import BatchOptions, run_batch
     from hiface.saving import SaveOptions
 
-    save = SaveOptions(units, int(texture_size), how.wrinkles)
+    save = SaveOptions(units, int(texture_size), method.wrinkles)
     options = BatchOptions(out, parse_formats(format), save, resume)
     files = expand_photos(photos)
     console = Console(stderr=True)
-    reconstructor = _load(console, how, device)
+    reconstructor = _load(console, method, device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("reconstructing", total=len(files))
@@ -83,14 +83,14 @@ def reconstruct(
     return 0 if rows and all(row.status == "ok" for row in rows) else 1
 
 
-def _load(console: Console, how: MethodOptions, device: str | None):
+def _load(console: Console, method: MethodOptions, device: str | None):
     from hiface.reconstructor import Reconstructor, pick_device
 
-    if how.method != "hiface" and (how.refine or how.weights or how.wrinkles):
+    if method.method != "hiface" and (method.refine or method.weights or method.wrinkles):
         raise OptionError("--refine, --weights and --wrinkles are for the network; add --method hiface")
     with console.status("loading the face model and the networks"):
         reason = "as asked" if device else pick_device()[1]
-        reconstructor = Reconstructor(how.method, device=device, weights=how.weights, refine=how.refine)
+        reconstructor = Reconstructor(method.method, device=device, weights=method.weights, refine=method.refine)
     console.print(f"device: {reconstructor.device} ({reason})", highlight=False)
     return reconstructor
 
