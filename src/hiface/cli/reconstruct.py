@@ -90,7 +90,9 @@ def _load(console: Console, method: MethodOptions, device: str | None):
         raise OptionError("--refine, --weights and --wrinkles are for the network; add --method hiface")
     with console.status("loading the face model and the networks"):
         reason = "as asked" if device else pick_device()[1]
-        reconstructor = Reconstructor(method.method, device=device, weights=method.weights, refine=method.refine)
+        reconstructor = Reconstructor(
+            method.method, device=device, weights=method.weights, refine=method.refine
+        )
     console.print(f"device: {reconstructor.device} ({reason})", highlight=False)
     return reconstructor
 
