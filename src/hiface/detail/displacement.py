@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hiface.errors import ShapeError
+from hiface.geometry.normals import unit
 
 _LEAST_AREA = 0.05  # of a texel's parallelogram over that of its sides; thinner ones carry no slope
 
@@ -192,7 +193,7 @@ def relief_normals(position_map: Tensor, normal_map: Tensor, displacement: Tenso
     """
     per_u, per_v = relief_slopes(position_map, normal_map)
     slope = per_u * _difference(displacement, -1) + per_v * _difference(displacement, -2)
-    return torch.nn.functional.normalize(normal_map - slope, dim=-3)
+    return unit(normal_map - slope, -3)
 
 
 def _difference(values: Tensor, dim: int) -> Tensor:

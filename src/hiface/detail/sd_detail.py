@@ -17,7 +17,7 @@ from hiface.detail.displacement import relief_normals
 from hiface.detail.tension import tension_maps, vertex_tension
 from hiface.errors import ShapeError
 from hiface.geometry.constants import cached_per_tensor
-from hiface.geometry.normals import vertex_normals
+from hiface.geometry.normals import unit, vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.uv_space import UvSpace, uv_space
 
@@ -148,7 +148,7 @@ def detailed_normals(model: MorphableModel, vertices: Tensor, displacement: Tens
     space = detail_space(model, displacement.shape[-1])
     normals = vertex_normals(vertices, model.triangles)
     maps = space.lift(torch.cat([vertices, normals], dim=-1))
-    position, normal = maps[..., :3, :, :], torch.nn.functional.normalize(maps[..., 3:, :, :], dim=-3)
+    position, normal = maps[..., :3, :, :], unit(maps[..., 3:, :, :], -3)
     return relief_normals(position, normal, displacement * _inner_texels(space.triangle_id, space.dtype))
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from hiface.detail.sd_detail import detail_space, detailed_normals
 from hiface.errors import ShapeError
-from hiface.geometry.normals import vertex_normals
+from hiface.geometry.normals import unit, vertex_normals
 from hiface.morphable import MorphableModel
 
 DISPLACEMENT_RANGE_M = 0.002
@@ -56,9 +56,9 @@ def tangent_frames(model: MorphableModel, vertices: Tensor, size: int) -> tuple[
     normals = vertex_normals(vertices, model.triangles)
     tangents = vertex_tangents(model, vertices)
     maps = space.lift(torch.cat([normals, tangents], dim=-1))
-    normal = F.normalize(maps[:3], dim=0)
+    normal = unit(maps[:3], 0)
     along_u, along_v = maps[3:6], maps[6:]
-    tangent = F.normalize(along_u - (along_u * normal).sum(0) * normal, dim=0)
+    tangent = unit(along_u - (along_u * normal).sum(0) * normal, 0)
     side = torch.linalg.cross(normal, tangent, dim=0)
     bitangent = side * -(side * along_v).sum(0).sign()
     return tangent, bitangent, normal

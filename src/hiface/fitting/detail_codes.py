@@ -25,7 +25,7 @@ from hiface.detail.sd_detail import detail_space, detail_values, expression_mask
 from hiface.fitting.photometric_energy import luminance
 from hiface.fitting.robust import geman_weight
 from hiface.fitting.shading import sh_basis_jacobian
-from hiface.geometry.normals import vertex_normals
+from hiface.geometry.normals import unit, vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.pyramid import blur
 from hiface.render.shade import sh_basis
@@ -131,7 +131,7 @@ def _read_photo(
     lifted = detail_space(model, basis.size).lift(
         torch.cat([verts_cam, vertex_normals(verts_cam, model.triangles)], dim=1)
     )
-    position, normal = lifted[:3], F.normalize(lifted[3:], dim=0)
+    position, normal = lifted[:3], unit(lifted[3:], 0)
     slopes = relief_slopes(position, normal)
     albedo = F.interpolate(
         model.albedo_map(params.albedo)[None], size=(basis.size, basis.size), mode="bilinear", antialias=True
