@@ -198,15 +198,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--weights", type=Path, default=None)
     parser.add_argument("--photos", type=Path, default=None)
+    parser.add_argument("--refine", action="store_true", help="measure the answers after optimisation")
     parser.add_argument("--people", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hiface_network.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    reconstructor = Reconstructor("hiface", device="cpu", weights=options.weights)
+    reconstructor = Reconstructor("hiface", device="cpu", weights=options.weights, refine=options.refine)
     seen, missed = look_at_people(reconstructor, options.people)
     results = {
         "people": len(seen),
+        "refined": options.refine,
         "missed faces": missed,
         "coarse": coarse_scores(reconstructor, seen),
         "re-expression": reexpression_scores(reconstructor, seen),

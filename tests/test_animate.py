@@ -150,7 +150,7 @@ def test_the_command_writes_grid_film_and_head(tmp_path, weights, capsys):
     Image.fromarray(portrait()).save(photo)
     table = tmp_path / "move.csv"
     table.write_text("time,jawOpen,browInnerUp\n0,0,0\n0.1,0.5,0.2\n0.2,1,1\n")
-    options = ("--weights", weights, "--size", "64")
+    options = ("--weights", weights, "--size", "64", "--wrinkles")
     code = run("--source", photo, "--driving", table, "-o", tmp_path / "out", *options)
     assert code == 0, capsys.readouterr().err
     film = Image.open(tmp_path / "out" / "animation.webp")
@@ -160,6 +160,7 @@ def test_the_command_writes_grid_film_and_head(tmp_path, weights, capsys):
     document = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
     assert [a["name"] for a in document["animations"]] == ["driven"]
     assert any("normalTexture" in m for m in document["materials"])
+    assert max(a["count"] for a in document["accessors"] if a["type"] == "VEC2") > 40_000  # the fine skin
     code = run("--source", photo, "--driving", photo, "-o", tmp_path / "two", "--detail", "static", *options)
     assert code == 0 and Image.open(tmp_path / "two" / "grid.png").width > 6 * 64
 

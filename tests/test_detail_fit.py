@@ -11,10 +11,13 @@ import torch
 
 from hiface.detail.basis import load_detail_basis
 from hiface.detail.sd_detail import compose_detail, detailed_normals
+from hiface.errors import ShapeError
+from hiface.fitting.config import FitConfig
 from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes
 from hiface.fitting.fit import fit_face
 from hiface.fitting.observations import FaceObservation
-from hiface.fitting.priors import Start
+from hiface.fitting.prepared import prepare_model
+from hiface.fitting.priors import Start, build_prior
 from hiface.losses.shape_loss import ShapeMetric
 from hiface.morphable import load_model
 from hiface.render.normal_mapped import render_normal_map
@@ -93,6 +96,17 @@ def test_a_start_is_kept_where_the_photo_says_nothing(model, basis):
     assert torch.equal(fit_detail_codes(model, basis, no_dynamic, away, black + 0.5), params.static)
 
 
+def test_light_from_behind_leaves_finite_codes(model, basis):
+    """Most of the face lies in negative shading, as strong directional harmonics make it."""
+    light = torch.zeros(9, 3)
+    light[0], light[2], light[3] = 0.2 / SH_C0, 0.6, 1.2
+    params = face(model).replace(light=light)
+    image = photo(model, basis, params, torch.ones(40), torch.zeros(32)).clamp_min(0)
+    assert torch.isfinite(fit_detail_codes(model, basis, no_dynamic, params, image)).all()
+    with pytest.raises(ShapeError, match="40 static codes"):
+        fit_detail_codes(model, basis, no_dynamic, params.replace(static=torch.ones(7)), image)
+
+
 def test_sure_codes_move_less(model, basis):
     params = face(model)
     truth = 1.5 * torch.randn(40, generator=torch.Generator().manual_seed(4))
@@ -121,6 +135,19 @@ def test_wrinkles_of_the_expression_tell_of_the_person(model, basis):
     image = photo(model, still, at_rest, truth, (truth @ mix))
     nothing = fit_detail_codes(model, still, dynamic, at_rest, image)
     assert float(nothing.norm()) < 0.2 * float(found.norm())
+
+
+def test_believing_in_the_mean_face_is_to_believe_nothing(model):
+    config = FitConfig(n_identity=20)
+    layout = prepare_model(model, config).layout
+    names, n = model.data.expression_names, model.data.n_identity
+    mean = face(model).replace(identity=torch.zeros(n), expression=torch.zeros(52))
+    plain = build_prior(layout, names, config, True)
+    believed = build_prior(layout, names, config, True, Start(mean, torch.ones(n), 1e6))
+    assert torch.allclose(plain.hessian, believed.hessian) and torch.equal(plain.gradient, believed.gradient)
+    surer = build_prior(layout, names, config, True, Start(mean, torch.full((n,), 0.5), 1e6))
+    where = layout["identity"]
+    assert torch.allclose(surer.hessian[where, where], 4 * plain.hessian[where, where])
 
 
 def test_a_believed_start_helps_and_is_helped(model):

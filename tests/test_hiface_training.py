@@ -180,6 +180,9 @@ def test_training_writes_weights_that_say_how_they_came_to_be(data, tmp_path, mo
     assert isinstance(path, Path) and load_hiface(path).config == PRESETS["small"]
     notes = weights_notes(path)
     assert "neutral_over_mean" in notes["scores"] and notes["recipe"] == "hiface"
+    reader = hiface.Reconstructor("hiface", weights=path).network
+    assert reader is not None and reader.identity_sigma.shape == (150,)
+    assert 0.3 < float(reader.identity_sigma.mean()) < 3 and len(set(reader.identity_sigma.tolist())) > 9
     with pytest.raises(OptionError, match="preset"):
         main_train("hiface", data, tmp_path / "other", choices=recipes.HifaceChoices("huge"))
     with pytest.raises(OptionError, match="preset"):

@@ -31,12 +31,15 @@ class Batch:
 class Line:
     """Fits a line; one network, batches by number, or several of them at once."""
 
-    def __init__(self, at_once: int = 1) -> None:
+    def __init__(self, at_once: int = 1, norm: bool = False) -> None:
         torch.manual_seed(0)
-        self.network: nn.Module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
-        self.at_once = at_once
+        middle = nn.BatchNorm1d(4) if norm else nn.Identity()
+        self.network: nn.Module = nn.Sequential(nn.Linear(3, 4), middle, nn.Tanh(), nn.Linear(4, 1))
+        self.at_once, self.killed_at = at_once, -1
 
     def batch(self, step: int) -> Batch:
+        if step == self.killed_at:
+            raise SystemExit(3)
         parts = []
         for number in range(step * self.at_once, (step + 1) * self.at_once):
             gen = torch.Generator().manual_seed(number)
@@ -51,12 +54,14 @@ class Line:
         return {"weight": float(network[0].weight.sum())}
 
 
-def work(out: str, resume: str) -> None:
+def work(out: str, resume: int, norm: int, killed_at_step: int) -> None:
     with joined("cpu") as (team, device):
-        train(Line(), LOOP, Path(out), device, bool(int(resume)), team)
+        task = Line(norm=bool(norm))
+        task.killed_at = team.batch_number(killed_at_step) if killed_at_step > 0 else -1
+        train(task, LOOP, Path(out), device, bool(resume), team)
 
 
-def start_two(out: Path, resume: bool = False) -> None:
+def start_two(out: Path, resume: bool = False, norm: bool = False, killed_at_step: int = 0) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -67,7 +72,8 @@ def start_two(out: Path, resume: bool = False) -> None:
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }
-    code = f"import test_training_team as t; t.work({str(out)!r}, {int(resume)!r})"
+    words = f"{str(out)!r}, {int(resume)}, {int(norm)}, {killed_at_step}"
+    code = f"import test_training_team as t; t.work({words})"
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -76,7 +82,8 @@ def start_two(out: Path, resume: bool = False) -> None:
         )
         for rank in range(2)
     ]
-    assert [w.wait(timeout=120) for w in workers] == [0, 0]
+    wanted = [3, 3] if killed_at_step else [0, 0]
+    assert [w.wait(timeout=120) for w in workers] == wanted
 
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
@@ -90,6 +97,18 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     log = (tmp_path / "two" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == [2, 3, 4, 6, 6], "only the first process writes"
     start_two(tmp_path / "two", resume=True)  # a finished run has nothing left to do
+
+
+def test_two_processes_killed_and_resumed_end_as_if_unbroken(tmp_path: Path) -> None:
+    """Statistics of batch norms included, which each process has of its own."""
+    start_two(tmp_path / "whole", norm=True)
+    start_two(tmp_path / "broken", norm=True, killed_at_step=4)
+    start_two(tmp_path / "broken", resume=True, norm=True)
+    whole, broken = (read_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "broken"))
+    assert whole["step"] == broken["step"] == 6
+    for key in ("network", "average"):
+        for name, value in whole[key].items():
+            assert torch.allclose(value.double(), broken[key][name].double(), atol=1e-6), name
 
 
 def test_alone_nothing_is_exchanged() -> None:

@@ -61,7 +61,7 @@ def row(face: FaceResult) -> list[tuple[str, Image.Image]]:
 def people(reconstructor: hiface.Reconstructor, count: int) -> list[FaceResult]:
     """Hold-out people, each seen from near the front."""
     faces, number = [], FIRST_PERSON
-    while len(faces) < count:
+    while len(faces) < count and number < FIRST_PERSON + 20 * count:
         view = generate_views(reconstructor.model, number, Style(SYNTHETIC_PX), 1)[0]
         number += 1
         size = float((view.box[2:] - view.box[:2]).max())
@@ -79,16 +79,22 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=None)
     parser.add_argument("--refine", action="store_true")
     parser.add_argument("--people", type=int, default=6)
-    parser.add_argument("--out", type=Path, default=Path("docs/images/hiface.jpg"))
+    parser.add_argument("--out", type=Path, default=None, help="docs/images/hiface.jpg without photos")
     args = parser.parse_args()
+    if args.photos and args.out is None:
+        parser.error("name the picture with --out; docs/images is for the portrait and synthetic people")
     reconstructor = hiface.Reconstructor("hiface", device="cpu", weights=args.weights, refine=args.refine)
     if args.photos:
         faces = [face for photo in args.photos for face in reconstructor.reconstruct(photo)[:1]]
     else:
         portrait = np.ascontiguousarray(data.astronaut())
         faces = reconstructor.reconstruct(portrait)[:1] + people(reconstructor, args.people)
+    if not faces:
+        parser.error("no face was found")
     panels = [panel for face in faces for panel in row(face)]
-    grid(panels, columns=len(panels) // len(faces)).save(args.out, quality=85)
+    grid(panels, columns=len(panels) // len(faces)).save(
+        args.out or Path("docs/images/hiface.jpg"), quality=85
+    )
 
 
 if __name__ == "__main__":

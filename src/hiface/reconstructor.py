@@ -30,6 +30,7 @@ from hiface.result import FaceResult
 
 Method = Literal["fit", "hiface"]
 METHODS = get_args(Method)
+_REFINE_PX = 1024  # detail maps have 256 texels
 
 
 class Reconstructor:
@@ -126,13 +127,13 @@ class Reconstructor:
             ValueError: The face does not come from this reconstructor's network.
             FitError: The fit diverged.
         """
-        if self.network is None or self._detail is None:
-            raise ValueError("only a Reconstructor of the method 'hiface' can refine its faces")
+        if self.network is None or self._detail is None or face.detail is not self._detail:
+            raise ValueError("only a Reconstructor of the method 'hiface' can refine, and only its own faces")
         started = time.perf_counter()
         observation = observation_from_detection(face.detection, face.photo.image_srgb, face.photo.focal_px)
         believed = Start(face.fitted, self.network.identity_sigma)
         params = fit_face(face.model, observation, believed=believed).params
-        region, camera = head_region(face.model, params, face.photo.image_srgb)
+        region, camera = head_region(face.model, params, face.photo.image_srgb, _REFINE_PX)
         static = fit_detail_codes(
             face.model,
             self._detail.basis,

@@ -160,7 +160,8 @@ class FaceResult:
         Args:
             path: File ending in .glb, .obj, .ply or .json.
             units: "m", "cm" or "mm" for .obj and .ply; GLB and JSON are always metres.
-            wrinkles: Put what expressions fold into the morph targets of a GLB file (`SaveOptions`).
+            wrinkles: Put what expressions fold into the morph targets of a GLB file (`SaveOptions`); without
+                effect on faces without detail and on other files.
 
         Returns:
             The path written. The file appears whole or not at all.

@@ -25,7 +25,7 @@ class BatchOptions:
 
     Attributes:
         out: Output folder.
-        formats: Subset of glb, obj, ply, json, overview.
+        formats: Subset of glb, obj, ply, json, maps, overview.
         save: How faces are written.
         resume: Skip photos that are done.
     """

@@ -3,8 +3,8 @@
 
 Dynamic detail is M+ D_com + M- D_str with masks that follow the skin's tension. A morph target at weight w
 moves its vertices by w times the wrinkles of the full expression. Masks are proportional to tension up to a
-fifth, so that this is what SD-DeTail does for a single expression that is not extreme; what several
-expressions do together is their sum.
+fifth, so that this is near what SD-DeTail does for a single expression that is not extreme; several
+expressions together make the sum of their wrinkles.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def wrinkles_of(model: MorphableModel, detail: SdDetail, identity: Tensor, stati
         detail: SD-DeTail.
         identity: [K] sigma.
         static: [S] static codes.
+
+    Returns:
+        Wrinkles; maps are made when they are asked for.
     """
     one = torch.eye(len(model.data.expression_names))
 

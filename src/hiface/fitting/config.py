@@ -16,7 +16,7 @@ class FitConfig:
     other than 1 says how far a term's errors are from independent.
 
     Attributes:
-        n_identity: Leading identity coefficients that are fitted; the rest stay 0.
+        n_identity: Leading identity coefficients that are fitted; the rest stay 0, or as believed.
         landmark_floor: Part of the face size (outer eye corners) added in quadrature to each landmark's
             sigma: a network's points are never defined exactly like the model's.
         landmark_sigma_scale: Reported sigmas are over-confident on photos by this factor.

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detail codes from a photo: SD-DeTail inside an optimisation (HiFace's "plug and play").
 
-    E(phi) = sum_p w_p rho(r_p / sigma) + |phi - phi_0|^2 / (2 s^2),
+    E(phi) = k sum_p w_p rho(r_p / sigma) + |phi - phi_0|^2 / (2 s^2),
     r = HP[ log I - log(rho_c L.Y(n)) ] - [ log L.Y(n'(phi)) - log L.Y(n) ]
 
 over the texels p of the face. n' are the normals bent by D(phi) = D_sta + M+ D_com + M- D_str; the dynamic
 codes follow from phi and the expression, which is known. HP takes away what is smooth over a centimetre or
-two: errors of coarse shape, light and tone. The shading hardly leaves its linear range, so a few Gauss-Newton
-steps with all of the small dense Jacobian are enough.
+two: errors of coarse shape, light and tone. k says which share of the texels is independent. The shading
+hardly leaves its linear range, so a few Gauss-Newton steps with all of the small dense Jacobian are enough.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from hiface.detail.basis import DetailBasis
 from hiface.detail.displacement import relief_slopes
 from hiface.detail.sd_detail import detail_space, detail_values, expression_masks
+from hiface.errors import FitError, ShapeError
 from hiface.fitting.photometric_energy import luminance
 from hiface.fitting.robust import geman_weight
 from hiface.fitting.shading import sh_basis_jacobian
@@ -48,8 +49,8 @@ class DetailFitConfig:
         smooth_texels: Radius of the bell whose mean HP takes away.
         scale: Geman-McClure scale in robust standard deviations: hairs, freckles and highlights drop out.
         floor: Smallest standard deviation of the logarithm of brightness.
-        independent: Share of the texels that are independent of each other: pores and noise of neighbours
-            are alike after reading one photo.
+        effective_share: Share k of the texels that are independent of each other: what is wrong at one is
+            wrong at its neighbours.
         sigma: Standard deviation s of the codes about their start, 1 if they start at people's mean.
         iterations: Gauss-Newton steps.
     """
@@ -58,7 +59,7 @@ class DetailFitConfig:
     smooth_texels: int = 16
     scale: float = 2.0
     floor: float = 0.02
-    independent: float = 0.1
+    effective_share: float = 0.1
     sigma: float = 1.0
     iterations: int = 4
 
@@ -99,20 +100,29 @@ def fit_detail_codes(
         basis: Detail basis of the model.
         dynamic: Dynamic codes from static codes [1, S] and expression [1, E] (`DynamicCodes`).
         params: One face without batch dimensions; `params.static` is where the codes start, if there is one.
-        image_linear: [3, H, W] linear RGB, the photo of `params.camera`.
+        image_linear: [3, H, W] linear RGB, the photo of `params.camera`, of its size.
         config: Weights.
 
     Returns:
         [S] static codes; the start, or zeros, where the photo shows too little of the face.
+
+    Raises:
+        ShapeError: The codes are not of the basis, or the dynamic codes are of another number.
+        FitError: The fit left finite numbers.
     """
     config = config or DetailFitConfig()
     first = params.identity.new_zeros(basis.static.count) if params.static is None else params.static
+    if first.shape != (basis.static.count,):
+        raise ShapeError(f"the detail basis has {basis.static.count} static codes, got {tuple(first.shape)}")
     with torch.no_grad():
         seen = _read_photo(model, basis, params, image_linear, config)
         if seen is None:
             return first
         masks = expression_masks(model, params.identity, params.expression, basis)
-    return _solve(basis, dynamic, params.expression, masks, seen, first, config)
+    codes = _solve(basis, dynamic, params.expression, masks, seen, first, config)
+    if not bool(torch.isfinite(codes).all()):
+        raise FitError("the fit of detail codes left finite numbers; check the light and the photo")
+    return codes
 
 
 def _read_photo(
@@ -181,17 +191,17 @@ def _solve(
     codes, prior = first, 1.0 / config.sigma**2
     eye = torch.eye(len(first), dtype=first.dtype, device=first.device)
     for _ in range(config.iterations):
-        turn = torch.func.jacrev(moving)(codes)
+        moving_jacobian = torch.func.jacrev(moving)(codes)
         with torch.no_grad():
             parts = detail_values(basis, codes, moving(codes), masks)
             logarithm, slope_u, slope_v = _log_shading(seen, *_differences(basis, parts[0] + parts[1]))
             residual = seen.target - logarithm
-            rows_u, rows_v = _differences(basis, torch.addmm(still_rows, turn.T, moving_rows))
+            rows_u, rows_v = _differences(basis, torch.addmm(still_rows, moving_jacobian.T, moving_rows))
             jacobian = rows_u * slope_u + rows_v * slope_v
             good = seen.weight > 0.5
             sigma = (1.4826 * residual[good].abs().median()).clamp_min(config.floor)
             weight = seen.weight * geman_weight((residual / sigma) ** 2, config.scale) / sigma**2
-            weighted = jacobian * (config.independent * weight)
+            weighted = jacobian * (config.effective_share * weight)
             hessian = weighted @ jacobian.T + prior * eye
             gradient = weighted @ residual - prior * (codes - first)
             codes = codes + torch.linalg.solve(hessian, gradient)
@@ -208,9 +218,9 @@ def _differences(basis: DetailBasis, values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _log_shading(seen: _Seen, d_u: Tensor, d_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[P] logarithm of the shading with relief over that without, and its derivatives to both differences."""
-    bent = F.normalize(seen.normals - seen.per_u * d_u[:, None] - seen.per_v * d_v[:, None], dim=1)
+    bent = unit(seen.normals - seen.per_u * d_u[:, None] - seen.per_v * d_v[:, None], 1)
     plain, detailed = (sh_basis(n) @ seen.light for n in (seen.normals, bent))
-    floor = 0.05 * plain.median()
+    floor = 0.05 * plain[seen.weight > 0.5].median().clamp_min(_FLOOR)
     plain, detailed = plain.clamp_min(floor), detailed.clamp_min(floor)
     turned = (sh_basis_jacobian(bent) * seen.light[:, None]).sum(dim=1) / detailed[:, None]
     turned = turned - bent * (turned * bent).sum(dim=1, keepdim=True)

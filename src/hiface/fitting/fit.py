@@ -179,15 +179,15 @@ def fit_face(
 ) -> FitResult:
     """Fits identity, expression, pose, focal length, gaze and, with an image, albedo and light.
 
-    Stages: pose with the mean shape; shape, expression and gaze from landmarks, the jaw outline chosen anew
-    in each round; light and albedo; everything together, from a coarse to a fine image.
+    Stages: pose with the shape that is believed in; shape, expression and gaze from landmarks, the jaw
+    outline chosen anew in each round; light and albedo; everything together, from a coarse to a fine image.
 
     Args:
         model: Face model.
         observation: Landmarks and, optionally, the picture.
         config: Weights.
-        believed: Where the fit starts and what it stays near; the mean face if None. Identity coefficients
-            beyond those that are fitted keep their values.
+        believed: Identity and expression where the fit starts and that it stays near; the mean face if None.
+            Identity coefficients beyond those that are fitted are added to the result as they are.
 
     Returns:
         FitResult.

@@ -52,9 +52,11 @@ class Start:
     """What is believed of a face before it is fitted, for example by a network.
 
     Attributes:
-        params: Coefficients, pose and camera, without batch dimensions.
-        identity_sigma: [K] standard deviation of each identity coefficient about `params`, sigma.
-        expression_sigma: The same for all expressions, 0..1.
+        params: Identity, expression and static detail, without batch dimensions; pose, camera, albedo and
+            light are found anew.
+        identity_sigma: [K] standard deviation of each identity coefficient about `params`, sigma; 1 about the
+            mean face is what a fit assumes without a start.
+        expression_sigma: Standard deviation of all expressions, 0..1, beside the prior of expressions.
     """
 
     params: FaceParams
@@ -114,7 +116,7 @@ def build_prior(
         diagonal[layout["identity"]] += config.reg_identity
     else:
         n = layout.n_identity
-        known = start.identity_sigma[:n].clamp_min(1e-3) ** -2
+        known = config.reg_identity * start.identity_sigma[:n].clamp_min(1e-3) ** -2
         builder.near(layout["identity"], start.params.identity[:n], known)
         sure = torch.full((layout.n_expression,), start.expression_sigma**-2)
         builder.near(layout["expression"], start.params.expression, sure)

@@ -48,17 +48,20 @@ def set_to_ridge(layer: nn.Linear, inputs: Tensor, outputs: Tensor, strength: fl
 
     Args:
         layer: C to D.
-        inputs: Of roughly unit spread.
+        inputs: They are brought to unit spread for the penalty.
         outputs: What the layer shall say of them.
-        strength: Weight of the squared coefficients, in samples.
+        strength: Weight of the squared coefficients, in samples; the bias has none.
     """
-    x = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1).double()
+    x, y = inputs.double(), outputs.double()
+    centre, mean = x.mean(dim=0), y.mean(dim=0)
+    spread = (x - centre).square().mean(dim=0).sqrt().clamp_min(1e-9)
+    x = (x - centre) / spread
     normal = x.T @ x + strength * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    solution = torch.linalg.solve(normal, x.T @ outputs.double()).to(layer.weight)
+    weight = torch.linalg.solve(normal, x.T @ (y - mean)) / spread[:, None]
     with torch.no_grad():
-        layer.weight.copy_(solution[:-1].T)
+        layer.weight.copy_(weight.T)
         assert layer.bias is not None
-        layer.bias.copy_(solution[-1])
+        layer.bias.copy_(mean - centre @ weight)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 from hiface.assets.loader import asset_path
 from hiface.errors import AssetError
 from hiface.networks.landmarker import Landmarker
-from hiface.networks.weights import AnyNetwork, load_finder, load_hiface, load_landmarker
+from hiface.networks.weights import AnyNetwork, load_finder, load_hiface, load_landmarker, weights_notes
 
 Kind = Literal["finder", "landmarker", "hiface"]
 _LOADERS = {"finder": load_finder, "landmarker": load_landmarker, "hiface": load_hiface}
@@ -154,4 +154,5 @@ def load_runner(kind: Kind, device: str = "cpu", threads: int | None = None) -> 
     """
     if device == "cpu":
         return OnnxRunner(asset_path(f"weights/{kind}.onnx"), threads or default_threads())
-    return TorchRunner(_LOADERS[kind](), device)
+    notes = weights_notes(asset_path(f"weights/{kind}.safetensors"))
+    return TorchRunner(_LOADERS[kind](), device, notes)

@@ -109,16 +109,22 @@ def _rasterized(
     return frags.pixel[covered], triangle[covered], rows[:, covered]
 
 
-def head_region(model: MorphableModel, params: FaceParams, image_srgb: np.ndarray) -> tuple[Tensor, Camera]:
+def head_region(
+    model: MorphableModel,
+    params: FaceParams,
+    image_srgb: np.ndarray,
+    largest_px: int = LARGEST_REGION_PX,
+) -> tuple[Tensor, Camera]:
     """The part of a photo around the projected head, so that only that becomes floats.
 
     Args:
         model: The face model.
         params: One face, without batch dimensions.
         image_srgb: [H, W, 3] uint8, the photo of `params.camera`.
+        largest_px: The photo is made smaller by a whole number until neither side is longer.
 
     Returns:
-        [3, h, w] sRGB in 0..1, neither side much longer than `LARGEST_REGION_PX`, and its camera.
+        [3, h, w] sRGB in 0..1, and its camera.
     """
     with torch.no_grad():
         px = params.camera.project(model.vertices(params.identity, params.expression, params.pose))
@@ -126,7 +132,7 @@ def head_region(model: MorphableModel, params: FaceParams, image_srgb: np.ndarra
     low = np.clip(np.nan_to_num(px.amin(dim=0).floor().numpy()), 0, limit - 1).astype(int)
     high = np.clip(np.nan_to_num(px.amax(dim=0).ceil().numpy()), low + 1, limit).astype(int)
     region = image_srgb[low[1] : high[1], low[0] : high[0]]
-    factor = max(1, int((high - low).max()) // LARGEST_REGION_PX)
+    factor = max(1, -(-int((high - low).max()) // largest_px))
     if factor > 1:
         region = np.asarray(Image.fromarray(np.ascontiguousarray(region)).reduce(factor))
     x0, y0 = (low / factor).tolist()

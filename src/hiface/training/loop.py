@@ -148,6 +148,7 @@ def train(
         state.load(checkpoint)
         if team.leads:
             _trim_log(log, state.step)
+    team.average([*state.network.state_dict().values(), *state.average.state_dict().values()])
     clock, seen = time.perf_counter(), state.step
     progress, curves = (_progress, _curves) if team.leads else (_no_progress, _no_curves)
     with progress(config.steps, state.step) as advance, curves(out, state.step) as draw:
@@ -163,7 +164,7 @@ def train(
                 draw(state.step, line, None)
             if state.step % config.checkpoint_every and state.step != config.steps:
                 continue
-            team.average(state.average.buffers())
+            team.average([*state.network.buffers(), *state.average.buffers()])
             if team.leads:
                 state.save(checkpoint)
                 scores = task.validate(state.average)

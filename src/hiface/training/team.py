@@ -2,7 +2,8 @@
 """Several processes that train one network: each makes its own batches, gradients are averaged.
 
 Started by `torchrun --nproc-per-node N --no-python hiface train ...`, on CPUs or on one GPU each. A step of N
-processes uses the batches that a single one would use in N steps.
+processes uses the batches that a single one would use in N steps. Statistics of batch norms are each
+process's own while it trains, and averaged at checkpoints.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hiface.errors import OptionError
 
 @dataclass(frozen=True)
 class Team:
-    """This process among those that train together.
+    """This process among those that train together; all must call its exchanges in the same order.
 
     Attributes:
         rank: Number of this process.
