@@ -143,6 +143,16 @@ def test_learning_rate_rises_stays_and_falls() -> None:
     assert all(a >= b for a, b in pairwise(rates[50:])) and abs(rates[100] - 0.01) < 1e-9
 
 
+def test_folders_of_several_sizes_are_drawn_by_their_shares(tmp_path: Path) -> None:
+    write_shards(tmp_path / "small", count=90, size=48)
+    write_shards(tmp_path / "large", count=30, size=64, seed=1)
+    data, rng = ShardSet(data_folders(tmp_path)), np.random.default_rng(0)
+    sizes = [data.draw(rng, 3, segmentation=False).images.shape[-1] for _ in range(400)]
+    assert set(sizes) == {48, 64} and 0.65 < np.mean(np.array(sizes) == 48) < 0.85
+    task = LandmarkTask(LANDMARK_RECIPE, data_folders(tmp_path), layout()[1])
+    assert {task.batch(i).crops.shape for i in range(6)} == {(8, 3, 64, 64)}
+
+
 def test_batches_are_the_same_for_the_same_step_and_have_honest_targets(data: Path) -> None:
     task = landmark_task(data)
     a, b, c = task.batch(5), task.batch(5), task.batch(6)

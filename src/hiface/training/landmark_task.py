@@ -102,7 +102,8 @@ class LandmarkTask:
         self._held_batches: list[LandmarkBatch] = []
 
     def _set_layout(self) -> None:
-        samples = self.data.take(np.arange(min(len(self.data), 1000)), segmentation=False)
+        rng = np.random.default_rng(self.recipe.seed)
+        samples = self.data.draw(rng, min(len(self.data), 1000), segmentation=False)
         frame = frame_of_points(
             samples.points_px[:, :68], self.config.crop_scale, eye_roll(samples.points_px)
         )

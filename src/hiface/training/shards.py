@@ -134,7 +134,11 @@ class ShardSet:
         self._list = list(self._shards.values())
         turn = np.array([self._list[i].turn[j] for i, j in table])
         past = ((turn - TURNED_FROM) / (np.pi / 2 - TURNED_FROM)).clip(0, 1.5)
-        self._chances = np.cumsum(1 + self._more_turned * past)
+        side = np.array([shard.images.shape[-1] for shard in self._list], dtype=np.int64)[self._table[:, 0]]
+        self._groups = [
+            (np.flatnonzero(side == size), np.cumsum((1 + self._more_turned * past)[side == size]))
+            for size in np.unique(side)
+        ]
 
     def __len__(self) -> int:
         return len(self._table)
@@ -151,12 +155,17 @@ class ShardSet:
         return np.stack([self._list[i].more[name][j] for i, j in self._table])
 
     def draw(self, rng: np.random.Generator, count: int, segmentation: bool = True) -> Samples:
-        """Random samples, with replacement."""
-        ids = np.searchsorted(self._chances, rng.random(count) * self._chances[-1], side="right")
-        return self.take(ids.clip(max=len(self) - 1), segmentation)
+        """Random samples, with replacement; all of one size, where the folders have pictures of several."""
+        group = 0
+        if len(self._groups) > 1:
+            shares = np.cumsum([chances[-1] for _, chances in self._groups])
+            group = int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))
+        members, chances = self._groups[min(group, len(self._groups) - 1)]
+        ids = np.searchsorted(chances, rng.random(count) * chances[-1], side="right")
+        return self.take(members[ids.clip(max=len(members) - 1)], segmentation)
 
     def take(self, ids: np.ndarray, segmentation: bool = True) -> Samples:
-        """Samples by number, 0 .. len - 1."""
+        """Samples by number, 0 .. len - 1; their pictures must have one size."""
         where = [(self._list[i], j) for i, j in self._table[ids]]
         regions = [s.segmentation[j] if segmentation else s.segmentation[j, :0, :0] for s, j in where]
         return Samples(
