@@ -69,10 +69,10 @@ def test_resnet50_takes_foreign_weights_or_says_what_is_wrong():
 
 
 def test_the_small_trunk_starts_as_the_landmark_network():
-    landmarker, trunk = load_landmarker(), SmallTrunk(192).eval()
+    landmarker, trunk = load_landmarker(), SmallTrunk(160).eval()
     copied = trunk.start_from_landmarker(landmarker.state_dict())
     assert copied > 50
-    x = torch.rand(1, 3, 192, 192)
+    x = torch.rand(1, 3, 160, 160)
     early = trunk.stages[:2](trunk.stem(x)), landmarker.stages[:2](landmarker.stem(x))
     assert torch.allclose(*early)
 
@@ -104,7 +104,7 @@ def test_style_scales_and_shifts_each_coefficient():
 
 
 def test_points_are_asked_for(small):
-    crops = torch.rand(1, 3, 192, 192)
+    crops = torch.rand(1, 3, 160, 160)
     with pytest.raises(ShapeError, match="points"):
         small(crops)
     with pytest.raises(ShapeError, match="398"):
@@ -173,7 +173,7 @@ def test_weights_are_stored_and_run_as_onnx(small, tmp_path):
     save_weights(small, tmp_path / "hiface.safetensors", {"recipe": "test"})
     again = load_hiface(tmp_path / "hiface.safetensors")
     export_onnx(small, tmp_path / "hiface.onnx")
-    crops, points = torch.rand(2, 3, 192, 192).numpy(), torch.rand(2, 398, 3).numpy()
+    crops, points = torch.rand(2, 3, 160, 160).numpy(), torch.rand(2, 398, 3).numpy()
     answers = TorchRunner(again)(crops, points)
     for a, b in zip(OnnxRunner(tmp_path / "hiface.onnx", 1)(crops, points), answers, strict=True):
         assert a.shape == b.shape and np.abs(a - b).max() < 0.02
@@ -242,7 +242,7 @@ def test_a_network_that_knows_the_truth_gives_the_truth_in_the_photo():
     assert torch.allclose(params.camera.K, camera.K)
     assert torch.allclose(params.light, truth.light, atol=1e-4)
     assert torch.equal(params.static, truth.static) and torch.equal(params.identity, truth.identity)
-    assert seen["crops"].shape == (1, 3, 192, 192) and seen["landmarks"].shape == (1, 398, 3)
+    assert seen["crops"].shape == (1, 3, 160, 160) and seen["landmarks"].shape == (1, 398, 3)
     assert np.abs(seen["landmarks"][..., :2]).max() < 1.3  # the face fills the crop
 
 
@@ -287,6 +287,6 @@ def test_identity_starts_at_what_landmarks_tell(small):
     points = torch.cat([moved.unflatten(1, (398, 2)), torch.full((600, 398, 1), -3.0)], dim=2)
     network.start_shape(points, identity)
     with torch.no_grad():
-        found = network.eval()(torch.zeros(2, 3, 192, 192), points[:2])[0]
+        found = network.eval()(torch.zeros(2, 3, 160, 160), points[:2])[0]
     wrong = (found - identity[:2])[:, :20].square().mean()
     assert wrong < 0.3 * identity[:2, :20].square().mean()

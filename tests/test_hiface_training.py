@@ -144,7 +144,7 @@ def test_a_few_steps_on_one_batch_bring_the_loss_down(data):
 
 def test_the_sheet_shows_pictures_reconstructions_and_relief(task):
     sheet = np.asarray(task.contact_sheet(task.network.eval()))
-    assert sheet.shape == (4 * 192, 8 * 192, 3) and sheet.std() > 20
+    assert sheet.shape == (4 * 160, 8 * 160, 3) and sheet.std() > 20
 
 
 def test_batches_do_not_depend_on_what_was_drawn_before(task):
@@ -272,7 +272,7 @@ def test_photos_teach_by_their_look_and_by_a_teacher(data, photos, tmp_path):
     task = HifaceTask(recipe, (data,), photos, tmp_path / "teacher.safetensors", embed)
     assert 4 <= len(task.photos) <= 8
     batch = task.batch(0)
-    assert batch.photo_crops.shape == (8, 3, 192, 192)
+    assert batch.photo_crops.shape == (8, 3, 160, 160)
     network = task.network.train()
     _, terms = task.loss(network, batch)
     named = {k.removeprefix("photo_") for k in terms if k.startswith("photo_")}

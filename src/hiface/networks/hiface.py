@@ -38,7 +38,7 @@ class HifaceConfig:
     """
 
     backbone: Literal["small", "resnet50"] = "small"
-    crop_px: int = 192
+    crop_px: int = 160
     crop_scale: float = 1.6
     n_points: int = 398
     n_identity: int = 150
