@@ -55,7 +55,7 @@ class People:
         self.identity, self.expression, codes = (
             torch.from_numpy(np.asarray(data.labels(name), dtype=np.float32)) for name in LABELS
         )
-        self.static, self.dynamic = split_codes(codes, basis, load_detail_basis(basis.model).counts)
+        self.static, self.dynamic = split_codes(codes, basis)
 
 
 def train(codes: DynamicCodes, people: People, basis: DetailBasis, steps: int, name: str) -> None:

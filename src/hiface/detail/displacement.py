@@ -192,8 +192,25 @@ def relief_normals(position_map: Tensor, normal_map: Tensor, displacement: Tenso
         [*B, 3, H, W] unit normals in the axes of the inputs. Differentiable.
     """
     per_u, per_v = relief_slopes(position_map, normal_map)
-    slope = per_u * _difference(displacement, -1) + per_v * _difference(displacement, -2)
-    return unit(normal_map - slope, -3)
+    differences = _difference(displacement, -1), _difference(displacement, -2)
+    return bend_normals(normal_map, (per_u, per_v), differences, -3)
+
+
+def bend_normals(
+    normals: Tensor, slopes: tuple[Tensor, Tensor], differences: tuple[Tensor, Tensor], dim: int
+) -> Tensor:
+    """Unit normals of a surface with relief, n - grad_s d made unit.
+
+    Args:
+        normals: Smooth unit normals, x, y and z along `dim`.
+        slopes: per_u and per_v of `relief_slopes`, in the same layout.
+        differences: d_u and d_v of the displacement, metres, of length 1 along `dim`.
+        dim: Where the components lie.
+
+    Returns:
+        The shape of `normals`. Differentiable.
+    """
+    return unit(normals - (slopes[0] * differences[0] + slopes[1] * differences[1]), dim)
 
 
 def _difference(values: Tensor, dim: int) -> Tensor:

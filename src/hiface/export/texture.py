@@ -20,7 +20,7 @@ from hiface.data.colour import linear_to_srgb, srgb_to_linear
 from hiface.errors import ShapeError
 from hiface.export.morphs import check_single
 from hiface.morphable import MorphableModel
-from hiface.render.pyramid import blur, push_pull, smoothstep
+from hiface.render.pyramid import blur, push_pull, resize, smoothstep
 from hiface.render.shade import sh_basis
 from hiface.render.texels import (
     PhotoCrop,
@@ -134,17 +134,11 @@ def model_texture(model: MorphableModel, albedo: Tensor, *, size: int = 1024) ->
         [3, S, S] sRGB, 0..1.
     """
     with torch.no_grad():
-        return linear_to_srgb(_resize(model.albedo_map(albedo), size))
-
-
-def _resize(maps: Tensor, size: int) -> Tensor:
-    return F.interpolate(maps[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[
-        0
-    ]
+        return linear_to_srgb(resize(model.albedo_map(albedo), size))
 
 
 def _model_log_albedo(model: MorphableModel, params: FaceParams, size: int) -> Tensor:
-    return _resize(model.albedo_map(params.albedo), size).clamp_min(_FLOOR).log()
+    return resize(model.albedo_map(params.albedo), size).clamp_min(_FLOOR).log()
 
 
 def _skin_map(model: MorphableModel, surface: TexelSurface) -> Tensor:
@@ -245,7 +239,7 @@ def _complete(photo: _Layer, base: Tensor, skin: Tensor) -> Tensor:
     """Photo over mirrored photo over model, each corrected smoothly towards the one above it."""
     size = skin.shape[-1]
     coarse = min(_COARSE, size)
-    reach = _resize(blur(_resize(photo.weight[None], coarse), coarse // 16), size)[0]
+    reach = resize(blur(resize(photo.weight[None], coarse), coarse // 16), size)[0]
     tone = _extend(photo.log - base, photo.weight, size)
     symmetric_reach = torch.maximum(reach, reach.flip(-1))
     fill = base + _limited(tone) * smoothstep(symmetric_reach, 0.0, 0.25) * skin
@@ -269,8 +263,8 @@ def _extend(values: Tensor, weight: Tensor, size: int, smoothing: int = 64) -> T
     """`values`, smoothed over 1 / `smoothing` of the map and continued over all of it: [3, S, S]."""
     coarse = min(_COARSE, size)
     weight = weight * weight
-    mass = _resize(weight[None], coarse)[0]
-    mean = _resize(torch.where(weight > 0, values, 0.0) * weight, coarse) / mass.clamp_min(1e-6)
+    mass = resize(weight[None], coarse)[0]
+    mean = resize(torch.where(weight > 0, values, 0.0) * weight, coarse) / mass.clamp_min(1e-6)
     trust = smoothstep(mass, 0.05, 0.5)
     smooth = blur(push_pull(mean, trust), coarse // smoothing)
     return F.interpolate(smooth[None], size=(size, size), mode="bilinear", align_corners=False)[0]

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiface.detail.basis import DetailBasis
-from hiface.detail.displacement import relief_slopes
+from hiface.detail.displacement import bend_normals, relief_slopes
 from hiface.detail.sd_detail import detail_space, detail_values, expression_masks
 from hiface.errors import FitError, ShapeError
 from hiface.fitting.photometric_energy import luminance
@@ -28,7 +28,7 @@ from hiface.fitting.robust import geman_weight
 from hiface.fitting.shading import sh_basis_jacobian
 from hiface.geometry.normals import unit, vertex_normals
 from hiface.morphable import MorphableModel
-from hiface.render.pyramid import blur
+from hiface.render.pyramid import blur, resize
 from hiface.render.shade import sh_basis
 from hiface.render.texels import crop_to_head, photo_weights, texel_surface
 from hiface.render.texture import sample_texture
@@ -143,9 +143,7 @@ def _read_photo(
     )
     position, normal = lifted[:3], unit(lifted[3:], 0)
     slopes = relief_slopes(position, normal)
-    albedo = F.interpolate(
-        model.albedo_map(params.albedo)[None], size=(basis.size, basis.size), mode="bilinear", antialias=True
-    )[0]
+    albedo = resize(model.albedo_map(params.albedo), basis.size)
 
     def rows(maps: Tensor) -> Tensor:
         return maps.flatten(1)[:, basis.texels].t()
@@ -218,7 +216,7 @@ def _differences(basis: DetailBasis, values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _log_shading(seen: _Seen, d_u: Tensor, d_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[P] logarithm of the shading with relief over that without, and its derivatives to both differences."""
-    bent = unit(seen.normals - seen.per_u * d_u[:, None] - seen.per_v * d_v[:, None], 1)
+    bent = bend_normals(seen.normals, (seen.per_u, seen.per_v), (d_u[:, None], d_v[:, None]), 1)
     plain, detailed = (sh_basis(n) @ seen.light for n in (seen.normals, bent))
     floor = 0.05 * plain[seen.weight > 0.5].median().clamp_min(_FLOOR)
     plain, detailed = plain.clamp_min(floor), detailed.clamp_min(floor)

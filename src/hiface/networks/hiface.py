@@ -159,19 +159,12 @@ class Hiface(nn.Module):
         """Fits the linear way from landmarks [N, P, 3] to identity [N, K], which the heads then correct."""
         set_to_ridge(self.shape_of_points, relative_points(points, self.layout), identity)
 
-    def features(self, crops_srgb: Tensor, points: Tensor | None) -> Tensor:
-        """[B, hidden] features; arguments as in `forward`.
-
-        Raises:
-            ShapeError: The network wants landmarks and there are none, or of another number.
-        """
-        x = self.trunk(crops_srgb)
-        if self.points is not None:
-            if points is None or points.shape[-2:] != (self.config.n_points, 3):
-                found = None if points is None else tuple(points.shape)
-                raise ShapeError(f"points must be [B, {self.config.n_points}, 3], got {found}")
-            x = torch.cat([x, self.points(relative_points(points, self.layout))], dim=1)
-        return self.hidden(x)
+    def _landmarks(self, points: Tensor | None) -> Tensor:
+        """[B, 3 P] landmarks as the layers read them, for networks that want them."""
+        if points is None or points.shape[-2:] != (self.config.n_points, 3):
+            found = None if points is None else tuple(points.shape)
+            raise ShapeError(f"points must be [B, {self.config.n_points}, 3], got {found}")
+        return relative_points(points, self.layout)
 
     def forward(
         self, crops_srgb: Tensor, points: Tensor | None = None
@@ -182,15 +175,23 @@ class Hiface(nn.Module):
             crops_srgb: [B, 3, S, S] sRGB 0..1.
             points: [B, P, 3] landmarks in crop coordinates and the logarithm of their standard deviation
                 (`LandmarkOutput`), for networks that want them.
+
+        Raises:
+            ShapeError: The network wants landmarks and there are none, or of another number.
         """
-        x = self.features(crops_srgb, points)
+        x = self.trunk(crops_srgb)
+        landmarks = None
+        if self.points is not None:
+            landmarks = self._landmarks(points)
+            x = torch.cat([x, self.points(landmarks)], dim=1)
+        x = self.hidden(x)
         out = {name: head(x) for name, head in self.heads.items()}
         expression = torch.sigmoid(out["expression"])
         dynamic = self.dynamic(out["static"], expression)
         rotation6d, place = out["pose"][:, :6], out["pose"][:, 6:]
         identity = out["identity"]
-        if points is not None and self.points is not None:
-            identity = identity + self.shape_of_points(relative_points(points, self.layout))
+        if landmarks is not None:
+            identity = identity + self.shape_of_points(landmarks)
         return (
             identity,
             expression,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filling holes in maps: weighted averages down a pyramid, missing values from the coarser level."""
+"""Maps at several scales: filling holes from coarser levels, smoothing, resizing."""
 
 from __future__ import annotations
 
@@ -60,6 +60,13 @@ def blur(maps: Tensor, radius: int) -> Tensor:
     if factor > 1:
         small = F.interpolate(small, size=size, mode="bilinear", align_corners=False)
     return small[0]
+
+
+def resize(maps: Tensor, size: int) -> Tensor:
+    """Maps [C, H, W] at another size, [C, size, size], bilinear with antialiasing."""
+    return F.interpolate(maps[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[
+        0
+    ]
 
 
 def smoothstep(x: Tensor, low: float, high: float) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from hiface.geometry.normals import vertex_normals
+from hiface.geometry.normals import unit, vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.interpolate import interpolate_surface
 from hiface.render.pyramid import blur, smoothstep
@@ -82,7 +82,7 @@ def texel_surface(model: MorphableModel, params: FaceParams, size: int) -> Texel
         texel, triangle, rows = _rasterized(flat, model.uv_triangles, (size, size), surface)
         part = model.data.triangle_parts.to(texel.device)[triangle]
         points, normals, inside = rows[1:].t().split([3, 3, 1], dim=1)
-        return TexelSurface(size, texel, part, points, _unit(normals), inside[:, 0])
+        return TexelSurface(size, texel, part, points, unit(normals, 1), inside[:, 0])
 
 
 def _inner_face(model: MorphableModel) -> Tensor:
@@ -91,10 +91,6 @@ def _inner_face(model: MorphableModel) -> Tensor:
     everything = torch.ones(model.data.n_vertices, dtype=torch.bool)
     nothing = ~everything
     return masks.get("face", everything) & ~masks.get("forehead", nothing) | masks.get("brows", nothing)
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return vectors * vectors.square().sum(dim=1, keepdim=True).clamp_min(1e-20).rsqrt()
 
 
 def _rasterized(
@@ -212,7 +208,7 @@ def photo_weights(surface: TexelSurface, crop: PhotoCrop, verts_cam: Tensor, tri
     column = px[:, 0].long().clamp(0, camera.width - 1)
     row = px[:, 1].long().clamp(0, camera.height - 1)
     near = surface.points_cam[:, 2] <= depth[row, column] + DEPTH_BIAS_M
-    sight = -_unit(surface.points_cam)
+    sight = -unit(surface.points_cam, 1)
     cosine = (sight * surface.normals_cam).sum(dim=1)
     weight = smoothstep(cosine, *FACING) * sample_texture(inside[None], uv)[:, 0]
     return torch.where(near & in_picture, weight, 0.0)

@@ -170,16 +170,16 @@ def face_side(model: MorphableModel, config: HifaceConfig) -> FaceSide:
     )
 
 
-def split_codes(codes: Tensor, basis: DetailBasis, stored: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Static [B, S] and dynamic [B, C + T] codes of a basis's first coefficients from stored codes [B, n]."""
-    parts = codes.split(stored, dim=1)
+def split_codes(codes: Tensor, basis: DetailBasis) -> tuple[Tensor, Tensor]:
+    """Static [B, S] and dynamic [B, C + T] codes of a basis's first coefficients from all codes [B, n]."""
+    parts = codes.split(load_detail_basis(basis.model).counts, dim=1)
     kept = [part[:, :count] for part, count in zip(parts, basis.counts, strict=True)]
     return kept[0], torch.cat(kept[1:], dim=1)
 
 
 def true_output(batch: HifaceBatch, basis: DetailBasis) -> HifaceOutput:
     """What a perfect network would say of a batch."""
-    static, dynamic = split_codes(batch.codes, basis, load_detail_basis(basis.model).counts)
+    static, dynamic = split_codes(batch.codes, basis)
     rotation6d = torch.cat([batch.rotation[:, :, 0], batch.rotation[:, :, 1]], dim=1)
     light = batch.light.flatten(1)
     return HifaceOutput(
@@ -202,7 +202,7 @@ def supervised_losses(
         Scalars by the names of `HifaceWeights`.
     """
     metric, basis = side.metric, side.basis
-    static, dynamic = split_codes(batch.codes, basis, load_detail_basis(side.model.name).counts)
+    static, dynamic = split_codes(batch.codes, basis)
     R = rotation_from_6d(out.rotation6d)
     turn = crop_rotation(batch.frame, batch.K)
     t = place_to_translation(out.place, turn @ R, side.anchor, batch.frame, batch.K)

@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hiface.detail.basis import load_detail_basis
 from hiface.errors import AssetError
 from hiface.losses.self_loss import Embed, draw_self
 from hiface.morphable import load_model
@@ -137,9 +136,8 @@ class HifaceTask:
             if network.points is not None:
                 network.layout.copy_(batch.seen_points[..., :2].mean(dim=0))
             network.start_heads(batch.place.mean(dim=0), batch.light.mean(dim=0).flatten())
-        counts = load_detail_basis(self.side.model.name).counts
         codes = torch.from_numpy(self.data.labels("map.detail_codes").astype(np.float32))
-        network.dynamic.start_linear(*split_codes(codes, self.side.basis, counts))
+        network.dynamic.start_linear(*split_codes(codes, self.side.basis))
         if network.points is not None:
             network.start_shape(*self._points_and_identity(gen))
 
