@@ -6,13 +6,19 @@ import torch
 
 import hiface
 from hiface.data.crops import CropFrame
+from hiface.detail.basis import load_detail_basis
+from hiface.detail.displacement import relief_slopes
+from hiface.detail.sd_detail import detail_space
 from hiface.errors import AssetError, ShapeError
+from hiface.geometry.normals import unit, vertex_normals
 from hiface.networks.backbones import ResNet50, SmallTrunk
 from hiface.networks.dynamic_codes import DynamicCodes
-from hiface.networks.hiface import PRESETS, HifaceOutput, build_hiface
+from hiface.networks.hiface import PRESETS, HifaceOutput, build_hiface, colours_at
 from hiface.networks.hiface_params import head_anchor, output_to_params, translation_to_place
 from hiface.networks.layers import count_parameters
+from hiface.networks.point_features import PointFeatures
 from hiface.networks.poses import rotation_from_6d
+from hiface.networks.relief_reader import ReliefReader, relief_grid, turned_to_head
 from hiface.networks.runtime import OnnxRunner, TorchRunner
 from hiface.networks.weights import load_finder, load_hiface, load_landmarker, save_weights
 from hiface.render.shade import rotate_light, sh_basis
@@ -33,7 +39,8 @@ def test_outputs_have_the_presets_sizes(preset):
     out = HifaceOutput(*network(torch.rand(2, 3, config.crop_px, config.crop_px), points))
     dynamic = config.n_compressed + config.n_stretched
     widths = (config.n_identity, config.n_expression, 6, 3, config.n_albedo, 27, config.n_static, dynamic)
-    assert tuple(part.shape for part in out) == tuple((2, width) for width in widths)
+    assert tuple(part.shape for part in out[:8]) == tuple((2, width) for width in widths)
+    assert out.landmarks.shape == (2, config.n_points, 2)
     assert ((out.expression > 0) & (out.expression < 1)).all()
     facing = rotation_from_6d(out.rotation6d)[:, 2, 2]
     assert (facing < -0.8).all()  # a fresh network says that heads face the camera
@@ -104,7 +111,7 @@ def test_style_scales_and_shifts_each_coefficient():
 
 
 def test_points_are_asked_for(small):
-    crops = torch.rand(1, 3, 160, 160)
+    crops = torch.rand(1, 3, 224, 224)
     with pytest.raises(ShapeError, match="points"):
         small(crops)
     with pytest.raises(ShapeError, match="398"):
@@ -151,6 +158,7 @@ def test_a_pose_goes_to_the_crop_and_back():
         light=rotate_light(light, to_crop).flatten(1),
         static=torch.zeros(2, 300),
         dynamic=torch.zeros(2, 160),
+        landmarks=torch.zeros(2, 0, 2),
     )
     params = output_to_params(model, out, frame, K, 640, 480)
     assert torch.allclose(params.camera.T_cam_object, T, atol=1e-4)
@@ -173,7 +181,7 @@ def test_weights_are_stored_and_run_as_onnx(small, tmp_path):
     save_weights(small, tmp_path / "hiface.safetensors", {"recipe": "test"})
     again = load_hiface(tmp_path / "hiface.safetensors")
     export_onnx(small, tmp_path / "hiface.onnx")
-    crops, points = torch.rand(2, 3, 160, 160).numpy(), torch.rand(2, 398, 3).numpy()
+    crops, points = torch.rand(2, 3, 224, 224).numpy(), torch.rand(2, 398, 3).numpy()
     answers = TorchRunner(again)(crops, points)
     for a, b in zip(OnnxRunner(tmp_path / "hiface.onnx", 1)(crops, points), answers, strict=True):
         assert a.shape == b.shape and np.abs(a - b).max() < 0.02
@@ -232,6 +240,7 @@ def test_a_network_that_knows_the_truth_gives_the_truth_in_the_photo():
                 truth.identity[None], truth.expression[None],
                 torch.cat([rotation[:, 0], rotation[:, 1]])[None], place,
                 truth.albedo[None], light, truth.static[None], torch.zeros(1, 160),
+                torch.zeros(1, 398, 2),
             )  # fmt: skip
             return tuple(part.numpy() for part in out)
 
@@ -242,7 +251,7 @@ def test_a_network_that_knows_the_truth_gives_the_truth_in_the_photo():
     assert torch.allclose(params.camera.K, camera.K)
     assert torch.allclose(params.light, truth.light, atol=1e-4)
     assert torch.equal(params.static, truth.static) and torch.equal(params.identity, truth.identity)
-    assert seen["crops"].shape == (1, 3, 160, 160) and seen["landmarks"].shape == (1, 398, 3)
+    assert seen["crops"].shape == (1, 3, 224, 224) and seen["landmarks"].shape == (1, 398, 3)
     assert np.abs(seen["landmarks"][..., :2]).max() < 1.3  # the face fills the crop
 
 
@@ -283,10 +292,117 @@ def test_identity_starts_at_what_landmarks_tell(small):
     gen = torch.Generator().manual_seed(5)
     network = build_hiface(small.config)
     identity = torch.randn(600, 150, generator=gen)
-    moved = 0.02 * identity[:, :20] @ torch.randn(20, 2 * 398, generator=gen) / 20**0.5
+    moved = 0.05 * identity[:, :20] @ torch.randn(20, 2 * 398, generator=gen) / 20**0.5
     points = torch.cat([moved.unflatten(1, (398, 2)), torch.full((600, 398, 1), -3.0)], dim=2)
-    network.start_shape(points, identity)
+    expression = torch.sigmoid(identity[:, :52])
+    network.start_points(points[..., :2])
+    network.start_shape(points, identity, expression)
+    network.local.own.data.zero_()
     with torch.no_grad():
-        found = network.eval()(torch.zeros(2, 3, 160, 160), points[:2])[0]
-    wrong = (found - identity[:2])[:, :20].square().mean()
+        out = HifaceOutput(*network.eval()(torch.zeros(2, 3, 224, 224), points[:2]))
+    wrong = (out.identity - identity[:2])[:, :20].square().mean()
     assert wrong < 0.3 * identity[:2, :20].square().mean()
+    assert float((out.expression - expression[:2])[:, :20].abs().mean()) < 0.1
+
+
+def test_colours_are_those_around_the_points():
+    crops = torch.rand(1, 3, 160, 160)
+    at = torch.tensor([[[-1 + 2 * 44 / 160, -1 + 2 * 20 / 160]]])  # the middle of a block of 8 x 8 pixels
+    assert torch.allclose(colours_at(crops, at)[0], crops[0, :, 16:24, 40:48].mean(dim=(1, 2)), atol=1e-5)
+
+
+def test_points_are_read_where_they_lie():
+    """A map whose values are its places, read at points, gives the points."""
+    local = PointFeatures((2,), n_points=3, channels=2, n_own=1).eval()
+    local.laterals[0] = torch.nn.Identity()
+    with torch.no_grad():
+        local.own.copy_(torch.tensor([[1.0, 0, 0], [0, 1.0, 1.0]]))
+    ticks = (torch.arange(40) + 0.5) / 20 - 1
+    places = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"))[None]
+    points = torch.tensor([[[0.3, -0.5], [-0.2, 0.7], [5.0, 0.0]]])
+    moved, own = local([places], points)
+    assert torch.allclose(moved[0, :2], points[0, :2], atol=1e-5)
+    assert moved[0, 2, 0] == places.max()  # outside, the edge's
+    assert torch.allclose(own, torch.tensor([[0.0, 0.7, 0.0]]), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def relief():
+    model, basis = hiface.load_model("open"), load_detail_basis()
+    return relief_grid(model, basis, 128)
+
+
+def test_relief_is_read_where_the_face_lies(relief):
+    """Landmarks of a posed face, seen without perspective, put the reader's texels on its surface."""
+    model, basis = hiface.load_model("open"), load_detail_basis()
+    gen = torch.Generator().manual_seed(1)
+    shape = model.shape(0.7 * torch.randn(150, generator=gen), 0.2 * torch.rand(52, generator=gen))
+    points = torch.cat([model.landmarks(name, shape) for name in ("ibug68", "dense", "iris")])
+    controls = (relief.place @ points).T.unflatten(1, (relief.size[0] // 4, relief.size[1] // 4))
+    found = torch.nn.functional.interpolate(controls[None], size=relief.size, mode="bilinear")[0]
+    space = detail_space(model, basis.size)
+    maps = torch.cat([space.lift(shape), space.mask[None].float()])
+    top, left = (int(v.min()) // 8 * 8 for v in (basis.texels // 256, basis.texels % 256))
+    window = maps[:, top : top + 2 * relief.size[0], left : left + 2 * relief.size[1]]
+    true = torch.nn.functional.avg_pool2d(window, 2).flatten(1)
+    texels = relief.texels[true[3, relief.texels] > 0.99]
+    wrong = (found.flatten(1) - true[:3])[:, texels].norm(dim=0)
+    assert float(wrong.mean()) < 2e-3 and len(texels) > 3000
+
+
+def test_relief_encoder_knows_the_rows_of_the_basis(relief):
+    """A relief that is a row of the basis, halved in resolution, gives that row's code."""
+    basis = load_detail_basis()
+    maps = basis.scatter(basis.static.rows[:8])
+    top, left = (int(v.min()) // 8 * 8 for v in (basis.texels // 256, basis.texels % 256))
+    window = maps[:, :, top : top + 2 * relief.size[0], left : left + 2 * relief.size[1]]
+    small = torch.nn.functional.avg_pool2d(window, 2).flatten(1)[:, relief.texels]
+    codes = (small / 1e-4) @ relief.codes.T
+    assert torch.allclose(codes[:, :8], torch.eye(8), atol=0.25)
+    assert float((codes[:, :8].diagonal() - 1).abs().max()) < 0.2
+
+
+def test_relief_slopes_are_the_change_of_shading(relief):
+    """A difference of 50 um along u or v bends the normal; the light then changes as the reader expects."""
+    model, basis = hiface.load_model("open"), load_detail_basis()
+    space = detail_space(model, basis.size)
+    maps = space.lift(torch.cat([model.template, vertex_normals(model.template, model.triangles)], dim=1))
+    slopes = relief_slopes(maps[:3], unit(maps[3:], 0))
+    top, left = (int(v.min()) // 8 * 8 for v in (basis.texels // 256, basis.texels % 256))
+    light = torch.randn(9, generator=torch.Generator().manual_seed(0))
+    for texel in relief.texels[[900, 1900, 2900]].tolist():
+        y, x = top + 2 * (texel // relief.size[1]), left + 2 * (texel % relief.size[1])
+        normal = relief.facing[texel]
+        before = sh_basis(normal) @ light
+        assert torch.allclose(relief.shading[0, :, texel] @ light, before, atol=1e-5)
+        for axis, per in enumerate(slopes, start=1):
+            bent = unit(normal - 5e-5 * per[:, y : y + 2, x : x + 2].mean(dim=(1, 2)), 0)
+            wanted = (sh_basis(bent) @ light - before) / 0.05
+            found = relief.shading[axis, :, texel] @ light
+            assert abs(float(found - wanted)) < 0.05 * float(relief.shading[axis, :, texel].norm())
+
+
+def test_relief_reader_sees_fine_lines_and_no_gradual_light(relief):
+    reader = ReliefReader(relief.size, 398, len(relief.texels), 128, 4)
+    reader.start(relief)
+    light, R = torch.eye(9)[:1], torch.diag(torch.tensor([1.0, -1.0, -1.0]))[None]
+    model = hiface.load_model("open")
+    points = torch.cat([model.landmarks(name, model.template) for name in ("ibug68", "dense", "iris")])
+    points = (points[:, :2] - points[:, :2].mean(dim=0)) * torch.tensor([10.0, -10.0])
+    across = torch.linspace(0.2, 0.6, 224).expand(3, 224, 224)
+    lined = across * (1 + 0.2 * torch.sin(torch.arange(224) * 0.8))[:, None]
+    gradual, fine = (reader.guidance(c[None], points[None], R, light)[0, 0] for c in (across, lined))
+    assert float(fine.square().mean()) > 20 * float(gradual.square().mean())
+    assert float(reader(lined[None], points[None], R, light).detach().abs().max()) == 0  # it starts silent
+    wrong = ReliefReader((80, 88), 398, len(relief.texels), 128, 4)
+    with pytest.raises(AssetError, match="preset"):
+        wrong.start(relief)
+
+
+def test_light_of_the_head_is_the_light_of_the_crop():
+    gen = torch.Generator().manual_seed(3)
+    light, R = torch.randn(1, 27, generator=gen), turn(4)[None]
+    normals = torch.nn.functional.normalize(torch.randn(9, 3, generator=gen), dim=-1)  # of the head
+    in_head = sh_basis(normals) @ turned_to_head(light, R)[0]
+    in_crop = sh_basis(normals @ R[0].T) @ light.unflatten(1, (9, 3))[0]
+    assert torch.allclose(in_head, in_crop @ torch.tensor([0.2126, 0.7152, 0.0722]), atol=1e-4)

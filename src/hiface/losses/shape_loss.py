@@ -51,7 +51,9 @@ class ShapeMetric(nn.Module):
         still = flat[:n] - (flat[:n] @ motions) @ motions.T
         self.form: Tensor
         self.aligned_form: Tensor
+        self.motion_form: Tensor
         self.register_buffer("form", (flat @ flat.T).float(), persistent=False)
+        self.register_buffer("motion_form", (flat[n:] @ flat[n:].T).float(), persistent=False)
         self.register_buffer("aligned_form", (still @ still.T).float(), persistent=False)
 
     def neutral(self, identity: Tensor, truth: Tensor) -> Tensor:
@@ -74,6 +76,10 @@ class ShapeMetric(nn.Module):
         """Mean squared distance with expression in object space, not aligned: [*B], mm^2. Differentiable."""
         difference = torch.cat([identity - true_identity, expression - true_expression], dim=-1)
         return quadratic(difference, self.form)
+
+    def motion(self, expression: Tensor, truth: Tensor) -> Tensor:
+        """Mean squared distance of two expressions of the same person: [*B, E] twice to [*B], mm^2."""
+        return quadratic(expression - truth, self.motion_form)
 
 
 def quadratic(x: Tensor, form: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class SmallTrunk(nn.Module):
 
     Attributes:
         n_features: Number of features.
+        widths: Channels of the maps at strides 2, 4 and 8.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class SmallTrunk(nn.Module):
         side = -(-crop_px // 32)
         self.squeeze = ConvNorm(widths[-1], spatial, 1)
         self.n_features = spatial * side * side + widths[-1]
+        self.widths = channels[:3]
         for stage in self.stages:
             assert isinstance(stage, nn.Sequential)
             for block in list(stage)[1:]:
@@ -55,10 +57,13 @@ class SmallTrunk(nn.Module):
                 assert isinstance(norm, nn.BatchNorm2d)
                 nn.init.zeros_(norm.weight)  # starts as the identity
 
-    def forward(self, crops_srgb: Tensor) -> Tensor:
-        """[B, 3, S, S] sRGB 0..1 to [B, n_features]."""
-        x = self.stages(self.stem(standardise(crops_srgb)))
-        return torch.cat([self.squeeze(x).flatten(1), x.mean(dim=(2, 3))], dim=1)
+    def forward(self, crops_srgb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """[B, 3, S, S] sRGB 0..1 to [B, n_features] and the maps of `widths`."""
+        maps = [self.stem(standardise(crops_srgb))]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        x = maps[-1]
+        return torch.cat([self.squeeze(x).flatten(1), x.mean(dim=(2, 3))], dim=1), maps[: len(self.widths)]
 
     def start_from_landmarker(self, state: Mapping[str, Tensor]) -> int:
         """Copies what fits from the weights of a landmark network; returns the number of tensors copied."""
@@ -100,9 +105,11 @@ class ResNet50(nn.Module):
 
     Attributes:
         n_features: 2048.
+        widths: Channels of the maps at strides 2 and 4, before its first stage.
     """
 
     n_features = 2048
+    widths = (64, 64)
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,13 +127,14 @@ class ResNet50(nn.Module):
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD)[:, None, None], persistent=False)
 
-    def forward(self, crops_srgb: Tensor) -> Tensor:
-        """[B, 3, S, S] sRGB 0..1 to [B, 2048]."""
-        x = (crops_srgb - self.mean) / self.std
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+    def forward(self, crops_srgb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """[B, 3, S, S] sRGB 0..1 to [B, 2048] and the maps of `widths`."""
+        x = torch.relu(self.bn1(self.conv1((crops_srgb - self.mean) / self.std)))
+        maps = [x, self.maxpool(x)]
+        x = maps[-1]
         for number in range(1, 5):
             x = self.get_submodule(f"layer{number}")(x)
-        return x.mean(dim=(2, 3))
+        return x.mean(dim=(2, 3)), maps
 
     def start_from_torchvision(self, state: Mapping[str, Tensor]) -> None:
         """Copies the weights of torchvision's `resnet50`, for example a user's ImageNet weights.

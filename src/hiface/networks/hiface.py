@@ -8,11 +8,19 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hiface.errors import ShapeError
 from hiface.networks.backbones import ResNet50, SmallTrunk
 from hiface.networks.dynamic_codes import DynamicCodes, Reading
 from hiface.networks.layers import set_to_ridge
+from hiface.networks.point_features import PointFeatures
+from hiface.networks.poses import rotation_from_6d
+from hiface.networks.relief_reader import ReliefReader, turned_to_head
+
+_COLOURS = 68  # landmarks whose colours tell tone and light; the trunk sees crops of equal brightness
+_REFIT = 1000.0  # weight of the squared coefficients of the last regression, crops
+_POINT_NOISE = 0.01  # half crop sides; what no network can see
 
 
 @dataclass(frozen=True)
@@ -22,8 +30,14 @@ class HifaceConfig:
     Attributes:
         backbone: "small", or "resnet50" as in the paper.
         crop_px: Side of the square input, pixels.
+        trunk_px: Side that the backbone sees of it.
         crop_scale: Side of the crop over the longer side of the face's box (tight around the 68 points).
         n_points: Landmarks that enter beside the picture, 0 for none.
+        n_whitened: Directions of the landmarks that enter, most important first.
+        relief_size: Rows and columns of the map over texture space that static detail is read from.
+        relief_texels: Texels of it that the detail basis reaches, 0 to read no detail there.
+        relief_channels: Channels of the convolutions over it.
+        relief_codes: Codes that are read there, the first ones; finer ones no picture shows.
         n_identity: Identity coefficients.
         n_expression: Expression coefficients.
         n_albedo: Albedo coefficients.
@@ -38,9 +52,15 @@ class HifaceConfig:
     """
 
     backbone: Literal["small", "resnet50"] = "small"
-    crop_px: int = 160
+    crop_px: int = 224
+    trunk_px: int = 160
     crop_scale: float = 1.6
     n_points: int = 398
+    n_whitened: int = 192
+    relief_size: tuple[int, int] = (84, 88)
+    relief_texels: int = 3802
+    relief_channels: int = 24
+    relief_codes: int = 128
     n_identity: int = 150
     n_expression: int = 52
     n_albedo: int = 21
@@ -58,8 +78,9 @@ PRESETS: dict[str, HifaceConfig] = {
     "small": HifaceConfig(),
     "paper": HifaceConfig(
         backbone="resnet50",
-        crop_px=224,
+        trunk_px=224,
         n_points=0,
+        relief_texels=0,
         n_compressed=26,
         n_stretched=26,
         adain="moments",
@@ -82,6 +103,7 @@ class HifaceOutput(NamedTuple):
         light: [B, 27] spherical harmonics, 9 x RGB row by row, in the axes of the crop's camera.
         static: [B, S] static detail codes.
         dynamic: [B, D] compressed and stretched detail codes for this expression.
+        landmarks: [B, P, 2] the landmarks that entered, corrected, crop coordinates.
     """
 
     identity: Tensor
@@ -92,6 +114,21 @@ class HifaceOutput(NamedTuple):
     light: Tensor
     static: Tensor
     dynamic: Tensor
+    landmarks: Tensor
+
+
+class Look(NamedTuple):
+    """What the network makes of B crops before its heads.
+
+    Attributes:
+        features: [B, hidden] of the picture and the landmarks.
+        landmarks: [B, n_whitened + P] corrected landmarks along their main directions, and their certainty.
+        corrected: [B, P, 2] corrected landmarks, crop coordinates.
+    """
+
+    features: Tensor
+    landmarks: Tensor
+    corrected: Tensor
 
 
 class Hiface(nn.Module):
@@ -104,15 +141,24 @@ class Hiface(nn.Module):
     def __init__(self, config: HifaceConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.trunk = ResNet50() if c.backbone == "resnet50" else SmallTrunk(c.crop_px)
+        self.trunk = ResNet50() if c.backbone == "resnet50" else SmallTrunk(c.trunk_px)
         width = self.trunk.n_features
-        self.points = None
+        self.points = self.relief = None
         if c.n_points:
-            self.points = nn.Sequential(nn.Linear(3 * c.n_points, c.hidden // 2), nn.ReLU())
-            self.shape_of_points = nn.Linear(3 * c.n_points, c.n_identity)
-            nn.init.zeros_(self.shape_of_points.weight)
-            nn.init.zeros_(self.shape_of_points.bias)
+            n_own = 2
+            self.local = PointFeatures(self.trunk.widths, c.n_points, n_own=n_own)
+            n_seen = c.n_whitened + c.n_points
+            self.points = nn.Sequential(nn.Linear(n_seen + n_own * c.n_points, c.hidden // 2), nn.ReLU())
+            self.shape_of_points = nn.Linear(n_seen, c.n_identity + c.n_expression)
+            self.colours = nn.Sequential(nn.Linear(3 * _COLOURS, _COLOURS), nn.ReLU())
+            self.look_of_colours = nn.Linear(_COLOURS, c.n_albedo + 27)
+            for layer in (self.shape_of_points, self.look_of_colours):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
             width += c.hidden // 2
+        if c.relief_texels:
+            sizes = (c.n_points, c.relief_texels, c.relief_codes, c.relief_channels)
+            self.relief = ReliefReader(c.relief_size, *sizes)
         self.hidden = nn.Sequential(
             nn.Linear(width, c.hidden), nn.ReLU(), nn.Linear(c.hidden, c.hidden), nn.ReLU()
         )
@@ -135,7 +181,9 @@ class Hiface(nn.Module):
             linear=c.dynamic_linear,
         )
         self.layout: Tensor
+        self.whiten: Tensor
         self.register_buffer("layout", torch.zeros(max(1, c.n_points), 2))
+        self.register_buffer("whiten", torch.zeros(2 * c.n_points, c.n_whitened))
         for head in self.heads.values():
             assert isinstance(head, nn.Linear)
             nn.init.normal_(head.weight, std=0.01)
@@ -155,20 +203,41 @@ class Hiface(nn.Module):
             pose.bias[6:] = place
             lamp.bias.copy_(light)
 
-    def start_shape(self, points: Tensor, identity: Tensor) -> None:
-        """Fits the linear way from landmarks [N, P, 3] to identity [N, K], which the heads then correct."""
-        set_to_ridge(self.shape_of_points, relative_points(points, self.layout), identity)
+    def start_points(self, true_points: Tensor) -> None:
+        """Takes mean places and main directions of landmarks from true ones [N, P, 2] in crops.
 
-    def _landmarks(self, points: Tensor | None) -> Tensor:
-        """[B, 3 P] landmarks as the layers read them, for networks that want them."""
-        if points is None or points.shape[-2:] != (self.config.n_points, 3):
-            found = None if points is None else tuple(points.shape)
-            raise ShapeError(f"points must be [B, {self.config.n_points}, 3], got {found}")
-        return relative_points(points, self.layout)
+        Directions are scaled to unit spread with `_POINT_NOISE` added, so that what differs little between
+        people counts as much as what differs much, as far as it can be seen.
+        """
+        offsets = (true_points - true_points.mean(dim=0)).flatten(1).double()
+        spread, axes = torch.linalg.eigh(offsets.T @ offsets / len(offsets))
+        last = self.config.n_whitened
+        axes, spread = axes.flip(1)[:, :last], spread.flip(0)[:last].clamp_min(0.0)
+        with torch.no_grad():
+            self.layout.copy_(true_points.mean(dim=0))
+            self.whiten.copy_(axes / (spread + _POINT_NOISE**2).sqrt())
 
-    def forward(
-        self, crops_srgb: Tensor, points: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def start_shape(self, points: Tensor, identity: Tensor, expression: Tensor) -> None:
+        """Fits the linear way from landmarks to identity, and to expression, which training then changes.
+
+        Args:
+            points: [N, P, 3] crop coordinates and log sigma.
+            identity: [N, K].
+            expression: [N, E] 0..1.
+        """
+        logits = torch.logit(expression.clamp(0.05, 0.95))
+        seen = self._landmarks(points[..., :2], points[..., 2])
+        set_to_ridge(self.shape_of_points, seen, torch.cat([identity, logits], dim=1))
+        bias = self.heads["expression"].bias
+        assert isinstance(bias, Tensor)
+        nn.init.zeros_(bias)
+
+    def _landmarks(self, points: Tensor, log_sigma: Tensor) -> Tensor:
+        """[B, n_whitened + P] places along the main directions, and certainty."""
+        places = (points - self.layout).flatten(1) @ self.whiten
+        return torch.cat([places, 0.5 * (log_sigma + 4.0)], dim=1)
+
+    def forward(self, crops_srgb: Tensor, points: Tensor | None = None) -> tuple[Tensor, ...]:
         """The fields of `HifaceOutput`, in order.
 
         Args:
@@ -179,44 +248,71 @@ class Hiface(nn.Module):
         Raises:
             ShapeError: The network wants landmarks and there are none, or of another number.
         """
-        x = self.trunk(crops_srgb)
-        landmarks = None
-        if self.points is not None:
-            landmarks = self._landmarks(points)
-            x = torch.cat([x, self.points(landmarks)], dim=1)
-        x = self.hidden(x)
-        out = {name: head(x) for name, head in self.heads.items()}
-        expression = torch.sigmoid(out["expression"])
-        dynamic = self.dynamic(out["static"], expression)
-        rotation6d, place = out["pose"][:, :6], out["pose"][:, 6:]
-        identity = out["identity"]
-        if landmarks is not None:
-            identity = identity + self.shape_of_points(landmarks)
-        return (
-            identity,
-            expression,
-            rotation6d,
-            place,
-            out["albedo"],
-            out["light"],
-            out["static"],
-            dynamic,
+        c, seen = self.config, self.look(crops_srgb, points)
+        out = {name: head(seen.features) for name, head in self.heads.items()}
+        identity, logits, albedo, light, static = (
+            out[name] for name in ("identity", "expression", "albedo", "light", "static")
         )
+        if self.points is not None:
+            shape = self.shape_of_points(seen.landmarks)
+            identity, logits = identity + shape[:, : c.n_identity], logits + shape[:, c.n_identity :]
+            look = self.look_of_colours(self.colours(colours_at(crops_srgb, seen.corrected[:, :_COLOURS])))
+            albedo, light = albedo + look[:, : c.n_albedo], light + look[:, c.n_albedo :]
+        expression = torch.sigmoid(logits)
+        rotation6d, place = out["pose"][:, :6], out["pose"][:, 6:]
+        if self.relief is not None:
+            rotation = rotation_from_6d(rotation6d)
+            lamp = turned_to_head(light, rotation)
+            read = self.relief(crops_srgb, seen.corrected, rotation, lamp)
+            static = static + F.pad(read, (0, c.n_static - c.relief_codes))
+        dynamic = self.dynamic(static, expression)
+        return identity, expression, rotation6d, place, albedo, light, static, dynamic, seen.corrected
+
+    def look(self, crops_srgb: Tensor, points: Tensor | None = None) -> Look:
+        """What the heads speak from; see `forward`."""
+        c, small = self.config, crops_srgb
+        if c.trunk_px != c.crop_px:
+            size = (c.trunk_px, c.trunk_px)
+            small = F.interpolate(crops_srgb, size=size, mode="bilinear", align_corners=False)
+        x, maps = self.trunk(small)
+        if self.points is None:
+            nothing = x.new_zeros(len(x), 0)
+            return Look(self.hidden(x), nothing, nothing.unflatten(1, (0, 2)))
+        if points is None or points.shape[-2:] != (c.n_points, 3):
+            found = None if points is None else tuple(points.shape)
+            raise ShapeError(f"points must be [B, {c.n_points}, 3], got {found}")
+        moved, own = self.local(maps, points[..., :2])
+        corrected = points[..., :2] + 0.1 * moved
+        # Corrections learn from true points alone: shape losses would drown these.
+        landmarks = self._landmarks(corrected.detach(), points[..., 2])
+        x = torch.cat([x, self.points(torch.cat([landmarks, own], dim=1))], dim=1)
+        return Look(self.hidden(x), landmarks, corrected)
+
+    def refit_identity(self, features: Tensor, landmarks: Tensor, identity: Tensor) -> None:
+        """Sets the last layers of identity to the ridge regression of people's identity [N, K] on `look`'s.
+
+        Args:
+            features: [N, hidden].
+            landmarks: [N, n_whitened + P], or [N, 0] for networks without landmarks.
+            identity: [N, K].
+        """
+        head, n = self.heads["identity"], features.shape[1]
+        assert isinstance(head, nn.Linear)
+        both = nn.Linear(n + landmarks.shape[1], len(head.bias))
+        set_to_ridge(both, torch.cat([features, landmarks], dim=1), identity, _REFIT)
+        with torch.no_grad():
+            head.weight.copy_(both.weight[:, :n])
+            head.bias.copy_(both.bias)
+            if self.points is not None:
+                self.shape_of_points.weight[: len(head.bias)] = both.weight[:, n:]
+                self.shape_of_points.bias[: len(head.bias)] = 0.0
 
 
-def relative_points(points: Tensor, layout: Tensor) -> Tensor:
-    """Landmarks as the network reads them: offsets from a mean layout and certainty, flat.
-
-    Args:
-        points: [B, P, 3] crop coordinates and log sigma.
-        layout: [P, 2] mean places, crop coordinates.
-
-    Returns:
-        [B, 3 P].
-    """
-    offset = 4.0 * (points[..., :2] - layout)
-    certainty = 0.5 * (points[..., 2:] + 4.0)
-    return torch.cat([offset, certainty], dim=-1).flatten(1)
+def colours_at(crops_srgb: Tensor, points: Tensor) -> Tensor:
+    """Colours around points, means over a twentieth of the side: [B, 3, S, S], [B, P, 2] to [B, 3 P]."""
+    small = F.avg_pool2d(crops_srgb, crops_srgb.shape[-1] // 20)
+    grid = points.detach().clamp(-1.0, 1.0)[:, :, None]
+    return F.grid_sample(small, grid, align_corners=False, padding_mode="border").flatten(1)
 
 
 def build_hiface(config: HifaceConfig | None = None) -> Hiface:

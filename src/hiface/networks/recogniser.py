@@ -52,7 +52,7 @@ class Recogniser(nn.Module):
 
     def forward(self, crops_srgb: Tensor) -> Tensor:
         """[B, 3, S, S] sRGB 0..1, eyes level, to unit vectors [B, n]; cosines say how alike people are."""
-        return nn.functional.normalize(self.project(self.trunk(crops_srgb)), dim=1)
+        return nn.functional.normalize(self.project(self.trunk(crops_srgb)[0]), dim=1)
 
 
 def at_own_size(network: Recogniser) -> Callable[[Tensor], Tensor]:

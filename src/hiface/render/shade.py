@@ -84,12 +84,16 @@ def shade(albedo: Tensor, normals: Tensor, light: Tensor) -> Tensor:
     return albedo * (sh_basis(normals) @ light)
 
 
-def _directions(count: int = 64) -> Tensor:
-    """[count, 3] unit vectors spread evenly over the sphere (a spiral of equal areas)."""
+def _spread(count: int = 64) -> tuple[Tensor, Tensor]:
+    """[count, 3] unit vectors over the sphere (a spiral of equal areas), and the inverse of their basis."""
     k = torch.arange(count, dtype=torch.float64) + 0.5
     z, turn = 1 - 2 * k / count, k * (math.pi * (1 + 5**0.5))
     r = (1 - z * z).sqrt()
-    return torch.stack([r * torch.cos(turn), r * torch.sin(turn), z], dim=1)
+    directions = torch.stack([r * torch.cos(turn), r * torch.sin(turn), z], dim=1)
+    return directions, torch.linalg.pinv(sh_basis(directions))
+
+
+_DIRECTIONS, _SOLVE = _spread()
 
 
 def rotate_light(light: Tensor, R: Tensor) -> Tensor:
@@ -102,10 +106,8 @@ def rotate_light(light: Tensor, R: Tensor) -> Tensor:
     Returns:
         The shape of `light`. Differentiable.
     """
-    directions = _directions().to(light.device)
-    solve = torch.linalg.pinv(sh_basis(directions)).to(light.dtype)
-    before = sh_basis(directions.to(light.dtype) @ R)  # R^T d for each d
-    return solve @ (before @ light)
+    before = sh_basis(_DIRECTIONS.to(light) @ R)  # R^T d for each d
+    return _SOLVE.to(light) @ (before @ light)
 
 
 def shade_rows_plain(raw: Tensor, light: Tensor, frags: Fragments) -> Tensor:

@@ -15,7 +15,7 @@ from hiface.networks.hiface_params import translation_to_place
 from hiface.networks.landmarker import Landmarker
 from hiface.networks.poses import crop_rotation
 from hiface.render.shade import rotate_light
-from hiface.training.augment import BackgroundBank, degrade, occlude
+from hiface.training.augment import BackgroundBank, chance, degrade, occlude
 from hiface.training.landmark_batches import (
     CropJitter,
     jittered_frames,
@@ -25,10 +25,12 @@ from hiface.training.landmark_batches import (
 )
 from hiface.training.shards import Samples
 
-LABELS = ("identity", "expression", "albedo", "light", "map.detail_codes", "T_cam_head")
+LABELS = ("identity", "expression", "albedo", "light", "T_cam_head")
+CODES = "map.detail_codes"
 HIFACE_JITTER = CropJitter(
     shift=0.025, log_scale=0.05, roll=0.06, upright=1.0, negatives=0.0, cut=0.1, occluded=0.15
 )
+_WORSE = 0.5  # share of crops that lose quality beyond what their camera did: fine lines need good ones too
 STILL = CropJitter(0.01, 0.02, 0.02, 1.0, 0.0, 0.0, 0.0, 0.0, False)
 
 
@@ -39,15 +41,15 @@ class HifaceBatch:
     Attributes:
         crops: [B, 3, S, S] sRGB 0..1.
         seen_points: [B, P, 3] what the landmark network says: crop coordinates and log sigma.
-        points: [B, 68 + D, 2] true landmarks, crop coordinates.
-        weights: [B, 68 + D] 1 visible, less if hidden or outside.
+        points: [B, P, 2] true landmarks (68, dense, iris), crop coordinates.
+        weights: [B, P] 1 visible, less if hidden or outside.
         identity: [B, K].
         expression: [B, E].
         rotation: [B, 3, 3] head to the axes of a camera that looks at the crop's centre.
         place: [B, 3], see `HifaceOutput`.
         albedo: [B, A].
         light: [B, 9, 3] in the axes of the crop's camera.
-        codes: [B, n] static, compressed and stretched detail codes.
+        codes: [B, n] static, compressed and stretched detail codes; nan for pictures made without.
         K: [B, 3, 3] of the pictures.
         frames: [B, 4] crops in the pictures: centre x and y, side (pixels), roll.
         photo_crops: [N, 3, S, S] faces of photos without any truth; N may be 0.
@@ -107,7 +109,7 @@ def make_hiface_batch(
 
     Args:
         gen: All randomness comes from here.
-        samples: Pictures with the further labels `LABELS`.
+        samples: Pictures with the further labels `LABELS` and `CODES`.
         config: Sizes of the network.
         jitter: How far crops may be off.
         landmarker: Landmark network, in evaluation mode.
@@ -117,15 +119,16 @@ def make_hiface_batch(
     Returns:
         The batch.
     """
-    count = samples.points_px.shape[1] - landmarker.config.n_iris
-    points_px, more = samples.points_px[:, :count], samples.more
+    points_px, more = samples.points_px, samples.more
     true = frame_of_points(points_px[:, :68], config.crop_scale, eye_roll(points_px))
     frame = jittered_frames(gen, true, jitter)
     crops, inside = read_augmented(gen, samples, frame, config.crop_px, jitter, backgrounds)
     crops, alpha = occlude(gen, crops, jitter.occluded)
-    crops = degrade(gen, crops) if jitter.degraded else crops
+    if jitter.degraded:
+        worse = chance(gen, _WORSE, len(crops)).nonzero()[:, 0]
+        crops[worse] = degrade(gen, crops[worse])
     points = frame.to_crop(points_px)
-    seen = samples.visible[:, :count] & uncovered(points, inside, alpha)
+    seen = samples.visible & uncovered(points, inside, alpha)
     turn = crop_rotation(frame, samples.K).transpose(1, 2)
     T = more["T_cam_head"].float()
     return HifaceBatch(
@@ -139,7 +142,7 @@ def make_hiface_batch(
         place=translation_to_place(T, anchor, frame, samples.K),
         albedo=more["albedo"].float(),
         light=rotate_light(more["light"].float(), turn),
-        codes=more["map.detail_codes"].float(),
+        codes=more[CODES].float(),
         K=samples.K,
         frames=frame.packed(),
     )

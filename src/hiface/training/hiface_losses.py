@@ -37,6 +37,8 @@ class HifaceWeights:
         expressive: Of the squared distance with expression, not aligned, per mm^2: identity and expression
             may not trade, and the head keeps its origin. Most of it is size, which a picture hardly shows.
         landmarks: Of the projected landmarks' distance, per half crop side: what the picture shows best.
+        points: Of the corrected landmarks' distance, the same unit: what the shape is read from.
+        motion: Of the squared distance that expressions alone make, per mm^2: open mouths and raised brows.
         expression: Of the mean absolute error of the coefficients: small shapes (gaze, lids) move few
             vertices but are seen.
         rotation: Of the squared distance of rotations.
@@ -51,7 +53,9 @@ class HifaceWeights:
 
     neutral: float = 0.5
     expressive: float = 0.02
+    motion: float = 1.0
     landmarks: float = 25.0
+    points: float = 50.0
     expression: float = 10.0
     rotation: float = 2.0
     place: float = 5.0
@@ -183,7 +187,15 @@ def true_output(batch: HifaceBatch, basis: DetailBasis) -> HifaceOutput:
     rotation6d = torch.cat([batch.rotation[:, :, 0], batch.rotation[:, :, 1]], dim=1)
     light = batch.light.flatten(1)
     return HifaceOutput(
-        batch.identity, batch.expression, rotation6d, batch.place, batch.albedo, light, static, dynamic
+        batch.identity,
+        batch.expression,
+        rotation6d,
+        batch.place,
+        batch.albedo,
+        light,
+        static,
+        dynamic,
+        batch.points,
     )
 
 
@@ -201,41 +213,58 @@ def supervised_losses(
     Returns:
         Scalars by the names of `HifaceWeights`.
     """
-    metric, basis = side.metric, side.basis
-    static, dynamic = split_codes(batch.codes, basis)
+    metric = side.metric
     R = rotation_from_6d(out.rotation6d)
     turn = crop_rotation(batch.frame, batch.K)
     t = place_to_translation(out.place, turn @ R, side.anchor, batch.frame, batch.K)
     points_cam = side.landmarks(out.identity, out.expression) @ (turn @ R).transpose(1, 2) + t[:, None]
     px = points_cam[..., :2] / points_cam[..., 2:].clamp_min(0.05)
     px = px * batch.K[:, :1, :1] + batch.K[:, None, :2, 2]
-    weights = batch.weights.clone()
+    n = px.shape[1]
+    weights = batch.weights[:, :n].clone()
     weights[:, :_JAW] = 0
-    few = slice(0, composed_of)
-    with torch.no_grad():
-        true_masks = expression_masks(side.model, batch.identity[few], batch.expression[few], basis)
-    masks = expression_masks(side.model, out.identity[few], out.expression[few], basis)
-    composed = composed_error(
-        basis, out.static[few], out.dynamic[few], masks, static[few], dynamic[few], true_masks
-    )
     light = out.light.unflatten(-1, (9, 3))
     brightness = batch.light.square().sum(dim=(1, 2)).clamp_min(0.1)
     terms = {
         "neutral": metric.neutral(out.identity, batch.identity),
         "expressive": metric.expressive(out.identity, out.expression, batch.identity, batch.expression),
+        "motion": metric.motion(out.expression, batch.expression),
         "expression": (out.expression - batch.expression).abs().mean(dim=1),
         "rotation": rotation_distance(R, batch.rotation),
         "place": (out.place - batch.place).abs().mean(dim=1),
         "albedo": quadratic(out.albedo - batch.albedo, side.albedo_form),
         "light": (light - batch.light).square().sum(dim=(1, 2)) / brightness,
-        "static": state_error(basis.static, out.static, static),
-        "dynamic": dynamic_error(basis, out.dynamic, dynamic),
-        "composed": composed,
-        "prior": coefficient_prior(out.identity) + coefficient_prior(out.static),
+        "prior": coefficient_prior(out.identity),
     }
     means = {name: value.mean() for name, value in terms.items()}
-    means["landmarks"] = projected_distance(batch.frame.to_crop(px), batch.points, weights)
-    return means
+    means["landmarks"] = projected_distance(batch.frame.to_crop(px), batch.points[:, :n], weights)
+    if out.landmarks.shape[1]:
+        means["points"] = projected_distance(out.landmarks, batch.points, batch.weights)
+    detail = _detail_losses(side, out, batch, composed_of)
+    means["prior"] = means["prior"] + detail.pop("prior")
+    return means | detail
+
+
+def _detail_losses(
+    side: FaceSide, out: HifaceOutput, batch: HifaceBatch, composed_of: int
+) -> dict[str, Tensor]:
+    """L_detail over the pictures whose detail codes are known; 0 if none are."""
+    known = torch.isfinite(batch.codes).all(dim=1).nonzero()[:, 0]
+    if len(known) == 0:
+        return {name: out.static.new_zeros(()) for name in ("static", "dynamic", "composed", "prior")}
+    basis = side.basis
+    static, dynamic = split_codes(batch.codes[known], basis)
+    few = known[:composed_of]
+    with torch.no_grad():
+        true_masks = expression_masks(side.model, batch.identity[few], batch.expression[few], basis)
+    masks = expression_masks(side.model, out.identity[few], out.expression[few], basis)
+    truth = static[:composed_of], dynamic[:composed_of], true_masks
+    return {
+        "static": state_error(basis.static, out.static[known], static).mean(),
+        "dynamic": dynamic_error(basis, out.dynamic[known], dynamic).mean(),
+        "composed": composed_error(basis, out.static[few], out.dynamic[few], masks, *truth).mean(),
+        "prior": coefficient_prior(out.static[known]).mean(),
+    }
 
 
 def photo_losses(

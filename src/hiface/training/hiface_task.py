@@ -8,6 +8,7 @@ a teacher that was trained on synthetic pictures alone (L_kd), for photos carry 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hiface.detail.basis import load_detail_basis
 from hiface.errors import AssetError
 from hiface.losses.self_loss import Embed, draw_self
 from hiface.morphable import load_model
 from hiface.networks.backbones import SmallTrunk
 from hiface.networks.hiface import PRESETS, Hiface, HifaceConfig, HifaceOutput, build_hiface
+from hiface.networks.relief_reader import relief_grid
 from hiface.networks.weights import load_hiface, load_landmarker
 from hiface.training.augment import BackgroundBank
 from hiface.training.hiface_batches import (
+    CODES,
     HIFACE_JITTER,
     LABELS,
     STILL,
@@ -63,7 +67,8 @@ class HifaceRecipe:
         backgrounds: Number of procedural backgrounds.
         refresh_every: Steps between looks for new shards.
         held: Pictures of held persons that are validated on.
-        start_with: Crops from which the linear way from landmarks to identity is found before training.
+        start_with: Crops from which mean landmarks and the linear way to identity are found before training.
+        finish_with: Crops to which the last layers of identity are fitted after training.
         seed: Of weights and batches.
     """
 
@@ -77,7 +82,8 @@ class HifaceRecipe:
     backgrounds: int = 256
     refresh_every: int = 500
     held: int = 256
-    start_with: int = 8192
+    start_with: int = 4096
+    finish_with: int = 24_576
     seed: int = 0
 
 
@@ -112,8 +118,9 @@ class HifaceTask:
             )
         self.side = face_side(load_model("open"), recipe.network)
         self.anchor = self.side.anchor
-        self.data = ShardSet(folders, more_turned=recipe.more_turned, more=LABELS)
-        self.held = ShardSet(folders, validation=True, more=LABELS)
+        more = {"more": LABELS, "optional": {CODES: sum(load_detail_basis("open").counts)}}
+        self.data = ShardSet(folders, more_turned=recipe.more_turned, **more)
+        self.held = ShardSet(folders, validation=True, **more)
         self.landmarker = load_landmarker()
         torch.manual_seed(recipe.seed)
         self.network: torch.nn.Module = build_hiface(recipe.network)
@@ -127,30 +134,37 @@ class HifaceTask:
         assert isinstance(network, Hiface)
         if isinstance(network.trunk, SmallTrunk):
             network.trunk.start_from_landmarker(self.landmarker.state_dict())
-        first = np.arange(min(len(self.data), 512))
-        gen = torch.Generator().manual_seed(self.recipe.seed)
-        batch = make_hiface_batch(
-            gen, self.data.take(first, segmentation=False), **self._batch_settings(STILL)
-        )
-        with torch.no_grad():
-            if network.points is not None:
-                network.layout.copy_(batch.seen_points[..., :2].mean(dim=0))
-            network.start_heads(batch.place.mean(dim=0), batch.light.mean(dim=0).flatten())
-        codes = torch.from_numpy(self.data.labels("map.detail_codes").astype(np.float32))
+        if network.relief is not None:
+            network.relief.start(
+                relief_grid(self.side.model, self.side.basis, self.recipe.network.relief_codes)
+            )
+        codes = torch.from_numpy(self.data.labels(CODES).astype(np.float32))
+        codes = codes[torch.isfinite(codes).all(dim=1)]
+        if len(codes) == 0:
+            raise AssetError(
+                "none of the data have detail codes; make some with: hiface synth --labels codes"
+            )
         network.dynamic.start_linear(*split_codes(codes, self.side.basis))
+        crops = self._crops(self.recipe.start_with, self.recipe.seed)
+        batches = [replace(batch, crops=batch.crops[:0]) for batch in crops]
+        place = torch.cat([batch.place for batch in batches])
+        light = torch.cat([batch.light for batch in batches])
+        network.start_heads(place.mean(dim=0), light.mean(dim=0).flatten())
         if network.points is not None:
-            network.start_shape(*self._points_and_identity(gen))
+            network.start_points(torch.cat([batch.points for batch in batches]))
+            seen = torch.cat([batch.seen_points for batch in batches])
+            identity, expression = (
+                torch.cat([getattr(batch, name) for batch in batches]) for name in ("identity", "expression")
+            )
+            network.start_shape(seen, identity, expression)
 
-    def _points_and_identity(self, gen: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What the landmark network says of training crops, and whose they are."""
-        rng, found = np.random.default_rng(self.recipe.seed), []
+    def _crops(self, count: int, seed: int) -> Iterator[HifaceBatch]:
+        """About `count` training crops that no step sees."""
+        rng, gen = np.random.default_rng((seed, 5)), torch.Generator().manual_seed(seed)
         settings = self._batch_settings(self.recipe.jitter)
-        for _ in range(-(-min(len(self.data), self.recipe.start_with) // 64)):
+        for _ in range(-(-min(8 * len(self.data), count) // 64)):
             samples = self.data.draw(rng, 64, segmentation=False)
-            batch = make_hiface_batch(gen, samples, backgrounds=self.backgrounds, **settings)
-            found.append((batch.seen_points, batch.identity))
-        points, identity = zip(*found, strict=True)
-        return torch.cat(points), torch.cat(identity)
+            yield make_hiface_batch(gen, samples, backgrounds=self.backgrounds, **settings)
 
     def _batch_settings(self, jitter: CropJitter) -> dict[str, Any]:
         return {
@@ -196,6 +210,20 @@ class HifaceTask:
             terms |= {f"photo_{name}": value for name, value in photo_terms.items()}
         return total, {name: value.detach() for name, value in terms.items()}
 
+    def finish(self, network: torch.nn.Module) -> None:
+        """Refits the last layers of identity to training crops, in closed form.
+
+        Two thirds of what makes a shape cannot be seen in a picture, so gradients of the last layers are
+        mostly noise; a regression over many crops has none.
+        """
+        assert isinstance(network, Hiface)
+        rows = []
+        with torch.inference_mode():
+            for batch in self._crops(self.recipe.finish_with, self.recipe.seed + 1):
+                look = network.cpu().eval().look(batch.crops, batch.seen_points)
+                rows.append((look.features, look.landmarks, batch.identity))
+        network.refit_identity(*(torch.cat(column) for column in zip(*rows, strict=True)))
+
     def identity_sigma(self, network: torch.nn.Module) -> list[float]:
         """[K] root mean square error of each identity coefficient on held persons."""
         squares = []
@@ -222,6 +250,7 @@ class HifaceTask:
                 row = supervised_losses(side, out, batch, 16)
                 nothing = out._replace(
                     identity=torch.zeros_like(out.identity),
+                    albedo=out.albedo.mean(dim=0).expand_as(out.albedo),
                     expression=out.expression.mean(dim=0).expand_as(out.expression),
                     static=torch.zeros_like(out.static),
                     dynamic=torch.zeros_like(out.dynamic),
@@ -233,10 +262,12 @@ class HifaceTask:
             "neutral_mm": round(mean["neutral"] ** 0.5, 3),
             "neutral_over_mean": round((mean["neutral"] / mean["mean neutral"]) ** 0.5, 4),
             "expressive_over_mean": round((mean["expressive"] / mean["mean expressive"]) ** 0.5, 4),
+            "motion_over_mean": round((mean["motion"] / mean["mean motion"]) ** 0.5, 4),
             "landmarks_percent_of_crop": round(50 * mean["landmarks"], 3),
             "expression_error": round(mean["expression"], 4),
+            "points_percent_of_crop": round(50 * mean.get("points", 0.0), 3),
+            "albedo_over_mean": round((mean["albedo"] / mean["mean albedo"]) ** 0.5, 4),
             "rotation_degrees": round(float(np.degrees((mean["rotation"] / 2) ** 0.5)), 3),
-            "albedo_error": round(mean["albedo"], 4),
             "light_error": round(mean["light"], 4),
             "static_explained": round(1 - mean["static"] / mean["mean static"], 4),
             "dynamic_explained": round(1 - mean["dynamic"] / mean["mean dynamic"], 4),

@@ -115,6 +115,8 @@ def main_train(
         network = train(task, loop, out, own_device, resume, team)
     if not team.leads:
         return path
+    if isinstance(task, HifaceTask):
+        task.finish(network)
     scores = task.validate(network)
     notes = training_notes(recipe, chosen, loop, folders, scores)
     if isinstance(task, HifaceTask):

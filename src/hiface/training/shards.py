@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,20 +56,20 @@ def _turn(R_cam_head: np.ndarray, head_cam: np.ndarray) -> np.ndarray:
 class _Shard:
     """One shard: pictures mapped, labels in memory."""
 
-    def __init__(self, folder: Path, entry: dict, more: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, entry: dict, more: tuple[str, ...], optional: Mapping[str, int]) -> None:
         paths = decoded_shard(folder, entry)
         self.images = np.load(paths.images, mmap_mode="r")
         self.segmentation = np.load(paths.segmentation, mmap_mode="r")
         with np.load(paths.labels) as labels:
             missing = [key for key in (*LABELS, *more) if key not in labels]
             if missing:
-                words = ", ".join(name.removeprefix("map.") for name in missing)
-                with_codes = " and --labels codes" if "map.detail_codes" in missing else ""
-                raise AssetError(
-                    f"{entry['name']} has no {words}; make the data again with this version{with_codes}"
-                )
+                words = ", ".join(missing)
+                raise AssetError(f"{entry['name']} has no {words}; make the data again with this version")
             values = {key: labels[key] for key in LABELS}
             self.more = {key: labels[key] for key in more}
+            for key, width in optional.items():
+                lacking = np.full((len(values["person"]), width), np.nan, np.float32)
+                self.more[key] = labels[key] if key in labels else lacking
         self.points = np.concatenate(
             [values["landmarks68_px"], values["dense_px"], values["iris_px"]], axis=1
         )
@@ -94,6 +95,7 @@ class ShardSet:
         more_turned: Heads at 90 degrees to the camera are drawn 1 + `more_turned` times as often as those
             that face it; half as much more at 110 degrees, and less down to 50.
         more: Names of further labels that samples shall carry.
+        optional: Names and widths of labels that not all shards have; nan where they are missing.
 
     Raises:
         AssetError: There is no shard, or one does not have the expected content.
@@ -105,9 +107,10 @@ class ShardSet:
         validation: bool = False,
         more_turned: float = 0.0,
         more: tuple[str, ...] = (),
+        optional: Mapping[str, int] | None = None,
     ) -> None:
         self._folders, self._validation, self._more_turned = folders, validation, more_turned
-        self._more = more
+        self._more, self._optional = more, optional or {}
         self._shards: dict[tuple[Path, str], _Shard] = {}
         self.refresh()
         if len(self) == 0:
@@ -124,7 +127,7 @@ class ShardSet:
             for entry in shard_entries(folder):
                 key = (folder / entry["name"], entry["sha256"])
                 if key not in self._shards:
-                    self._shards[key] = _Shard(folder, entry, self._more)
+                    self._shards[key] = _Shard(folder, entry, self._more, self._optional)
         table = [
             (i, j)
             for i, shard in enumerate(self._shards.values())
@@ -176,7 +179,8 @@ class ShardSet:
             R_cam_head=torch.from_numpy(np.stack([s.R[j] for s, j in where])),
             K=torch.from_numpy(np.stack([s.K[j] for s, j in where])),
             more={
-                name: torch.from_numpy(np.stack([s.more[name][j] for s, j in where])) for name in self._more
+                name: torch.from_numpy(np.stack([s.more[name][j] for s, j in where]))
+                for name in (*self._more, *self._optional)
             },
         )
 
