@@ -12,6 +12,7 @@ import torch
 
 from hiface.animation.gaze import pose_from_expression
 from hiface.assets import list_assets
+from hiface.assets.loader import asset_path
 from hiface.data import Photo, read_photo
 from hiface.data.colour import srgb_to_linear
 from hiface.errors import AssetError
@@ -22,7 +23,7 @@ from hiface.fitting.priors import Start
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.networks.read_hiface import HifaceReader
-from hiface.networks.runtime import TorchRunner, load_runner
+from hiface.networks.runtime import TorchRunner
 from hiface.networks.sd_detail import SdDetail
 from hiface.networks.weights import load_hiface, weights_notes
 from hiface.render.texels import head_region
@@ -72,8 +73,8 @@ class Reconstructor:
             on_cpu = load_model(model.name)
             _check_weights(weights)
             network = load_hiface(weights)
-            own = weights is not None
-            runner = TorchRunner(network, notes=weights_notes(weights)) if own else load_runner("hiface")
+            notes = weights_notes(weights or asset_path("weights/hiface.safetensors"))
+            runner = TorchRunner(network, notes=notes)
             self.network, self._detail = HifaceReader(runner, on_cpu), SdDetail.of(network)
 
     def reconstruct(self, image: str | Path | np.ndarray | Photo) -> list[FaceResult]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear red, green and blue (Rec. 709)
+
 
 def srgb_to_linear(colour_srgb: Tensor) -> Tensor:
     """Decodes sRGB values in 0..1 to linear values in 0..1, any shape."""

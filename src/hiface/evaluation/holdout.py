@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hiface.assets import load_json_asset
-from hiface.data.colour import srgb_to_linear
+from hiface.data.colour import LUMINANCE, srgb_to_linear
 from hiface.data.crops import box_of_points
 from hiface.errors import AssetError, OptionError
 from hiface.synthetic.datasets import HOLDOUT_SEED, held_out, make_spec
@@ -28,7 +28,6 @@ from hiface.training.shards import shard_entries
 
 LARGE_PX, SMALL_PX = 256, 96  # a face takes 25 to 75 % of a picture's side
 SMALL_SHARE = 0.25
-_LUMA = (0.2126, 0.7152, 0.0722)
 _FLAT_FLOOR = 0.12  # share of the box's longer side; 0.15 half crop sides at a crop of 1.6 boxes
 
 
@@ -234,7 +233,7 @@ def skin_luminance(pictures: np.ndarray, segmentation: np.ndarray, box: Tensor) 
     for picture, regions, corners in zip(pictures, segmentation, box.tolist(), strict=True):
         x0, y0, x1, y1 = (max(0, round(c)) for c in corners)
         chosen = torch.from_numpy(picture[y0:y1, x0:x1][regions[y0:y1, x0:x1] == skin])
-        linear = srgb_to_linear(chosen.float() / 255.0) @ torch.tensor(_LUMA)
+        linear = srgb_to_linear(chosen.float() / 255.0) @ torch.tensor(LUMINANCE)
         out.append(float(linear.mean()) if len(linear) else float("nan"))
     return torch.tensor(out)
 

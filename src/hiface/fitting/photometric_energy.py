@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hiface.data.colour import LUMINANCE
 from hiface.fitting.observations import ImageCrop
 from hiface.fitting.parameters import ParamLayout, PoseFrame, cross_matrix, pose_values
 from hiface.fitting.point_basis import positions, project, project_px
@@ -17,8 +18,6 @@ from hiface.fitting.samples import SurfaceSamples
 from hiface.fitting.shading import sample_normals, sample_normals_jacobian, sh_basis_jacobian
 from hiface.fitting.solver import Quadratic
 from hiface.render.shade import sh_basis
-
-LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hiface.data.colour import LUMINANCE
 from hiface.detail.basis import DetailBasis
 from hiface.detail.displacement import relief_slopes
 from hiface.detail.sd_detail import detail_space
@@ -25,7 +26,6 @@ from hiface.render.shade import rotate_light, sh_basis
 _FINER = 2  # texels of the basis along one of the reader
 _COARSER = 4  # texels of the reader along one of the control grid
 _SLOPE = 1e-3  # metres of difference that slopes are measured by
-_LUMINANCE = (0.2126, 0.7152, 0.0722)
 _PATH = 8.0  # log brightness is multiplied by this
 _RADIUS = 8  # texels of the bell that is taken away
 
@@ -203,7 +203,7 @@ class ReliefReader(nn.Module):
         controls = controls.unflatten(2, (height // _COARSER, width // _COARSER))
         places = F.interpolate(controls, size=(height, width), mode="bilinear", align_corners=False)
         grid = places.permute(0, 2, 3, 1)
-        weights = crops_srgb.new_tensor(_LUMINANCE)[:, None, None]
+        weights = crops_srgb.new_tensor(LUMINANCE)[:, None, None]
         bright = (crops_srgb.clamp_min(0.0) ** 2.2 * weights).sum(dim=1, keepdim=True)
         logs = _PATH * torch.log(bright + 0.01)
         logs = F.grid_sample(logs, grid.clamp(-1.0, 1.0), align_corners=False, padding_mode="border")
@@ -233,5 +233,5 @@ def turned_to_head(light: Tensor, rotation: Tensor) -> Tensor:
         light: Nine rows of RGB, flat.
         rotation: [B, 3, 3] head to the crop's camera.
     """
-    bright = light.unflatten(1, (9, 3)) @ light.new_tensor(_LUMINANCE)
+    bright = light.unflatten(1, (9, 3)) @ light.new_tensor(LUMINANCE)
     return rotate_light(bright[..., None], rotation.transpose(1, 2))[..., 0]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.assets.loader import asset_path, list_assets
+from hiface.assets.loader import asset_path
 from hiface.errors import AssetError
 from hiface.networks.landmarker import Landmarker
 from hiface.networks.weights import AnyNetwork, load_finder, load_hiface, load_landmarker, weights_notes
@@ -143,7 +143,7 @@ def load_runner(kind: Kind, device: str = "cpu", threads: int | None = None) -> 
 
     Args:
         kind: "finder", "landmarker" or "hiface".
-        device: "cpu" runs ONNX Runtime, if the package holds the network for it; any other device, torch.
+        device: "cpu" runs ONNX Runtime; any other torch device runs torch.
         threads: Threads inside one operator on CPU; `default_threads()` if None.
 
     Returns:
@@ -152,8 +152,7 @@ def load_runner(kind: Kind, device: str = "cpu", threads: int | None = None) -> 
     Raises:
         AssetError: The weights are missing or damaged.
     """
-    onnx = f"weights/{kind}.onnx"
-    if device == "cpu" and onnx in list_assets("weights", ".onnx"):
-        return OnnxRunner(asset_path(onnx), threads or default_threads())
+    if device == "cpu":
+        return OnnxRunner(asset_path(f"weights/{kind}.onnx"), threads or default_threads())
     notes = weights_notes(asset_path(f"weights/{kind}.safetensors"))
     return TorchRunner(_LOADERS[kind](), device, notes)

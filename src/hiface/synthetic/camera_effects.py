@@ -14,12 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiface.data.colour import linear_to_srgb, to_uint8
+from hiface.data.colour import LUMINANCE, linear_to_srgb, to_uint8
 from hiface.synthetic.backgrounds import smooth
 from hiface.synthetic.pixels import look_up
-
-_LUMA = (0.2126, 0.7152, 0.0722)
-
 
 _STEPS = 4095
 _BRIGHTEST = 9.0  # beyond it every tone curve is at its end
@@ -119,7 +116,7 @@ def _develop(picture: Tensor, rng: np.random.Generator) -> Tensor:
     shoulder = rng.uniform(0.6, 0.95)
     contrast, brightness = math.exp(rng.normal(0, 0.13)), rng.normal(0, 0.02)
     srgb = look_up(_curve(shoulder, contrast, brightness), picture, _BRIGHTEST)
-    luma = (_LUMA[0] * srgb[0]).add_(srgb[1], alpha=_LUMA[1]).add_(srgb[2], alpha=_LUMA[2])[None]
+    luma = (LUMINANCE[0] * srgb[0]).add_(srgb[1], alpha=LUMINANCE[1]).add_(srgb[2], alpha=LUMINANCE[2])[None]
     kind = rng.random()
     saturation = 0.0 if kind < 0.10 else math.exp(rng.normal(0, 0.2))
     srgb = torch.lerp(luma.expand_as(srgb), srgb, saturation).clamp_(0, 1)

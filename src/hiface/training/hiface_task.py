@@ -217,10 +217,10 @@ class HifaceTask:
         mostly noise; a regression over many crops has none.
         """
         assert isinstance(network, Hiface)
-        rows = []
+        network, rows = network.cpu().eval(), []
         with torch.inference_mode():
             for batch in self._crops(self.recipe.finish_with, self.recipe.seed + 1):
-                look = network.cpu().eval().look(batch.crops, batch.seen_points)
+                look = network.look(batch.crops, batch.seen_points)
                 rows.append((look.features, look.landmarks, batch.identity))
         network.refit_identity(*(torch.cat(column) for column in zip(*rows, strict=True)))
 

@@ -63,8 +63,11 @@ class _Shard:
         with np.load(paths.labels) as labels:
             missing = [key for key in (*LABELS, *more) if key not in labels]
             if missing:
-                words = ", ".join(missing)
-                raise AssetError(f"{entry['name']} has no {words}; make the data again with this version")
+                words = ", ".join(name.removeprefix("map.") for name in missing)
+                with_codes = " and --labels codes" if "map.detail_codes" in missing else ""
+                raise AssetError(
+                    f"{entry['name']} has no {words}; make the data again with this version{with_codes}"
+                )
             values = {key: labels[key] for key in LABELS}
             self.more = {key: labels[key] for key in more}
             for key, width in optional.items():
