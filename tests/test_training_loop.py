@@ -117,8 +117,29 @@ def test_mixed_precision_answers_in_float32_and_keeps_float32_weights(data: Path
 def test_not_finite_loss_stops_the_run(data: Path, tmp_path: Path) -> None:
     task = landmark_task(data)
     task.network.hidden[1].weight.data[:] = float("nan")  # pyright: ignore
-    with pytest.raises(FitError, match="not finite"):
+    with pytest.raises(FitError, match="the loss is not finite at step 0"):
         train(task, LOOP, tmp_path)
+
+
+def test_not_finite_batch_leaves_the_last_checkpoint(data: Path, tmp_path: Path) -> None:
+    """A loss that is finite, with a gradient that is not: the batch is named, the weights stay."""
+    task = landmark_task(data)
+    make, loss = task.batch, task.loss
+    wrong = make(3)
+
+    def loss_of(network, batch):
+        value, terms = loss(network, batch)
+        if torch.equal(batch.crops, wrong.crops):
+            value = value + (0.0 * next(network.parameters()).sum()).sqrt()
+        return value, terms
+
+    task.loss = loss_of  # pyright: ignore
+    loop = dataclasses.replace(LOOP, steps=6, checkpoint_every=2)
+    with pytest.raises(FitError, match=r"gradient is not finite at step 3 \(batch 3\)"):
+        train(task, loop, tmp_path)
+    saved = read_checkpoint(tmp_path / "checkpoint.pt")
+    assert saved["step"] == 2
+    assert all(bool(torch.isfinite(v).all()) for v in saved["network"].values() if v.is_floating_point())
 
 
 def test_openings_count_beside_positions() -> None:

@@ -232,20 +232,18 @@ class TrainState:
         """One optimiser step; returns the numbers to log.
 
         Raises:
-            FitError: The loss is not finite.
+            FitError: The loss or its gradient is not finite; the weights are as they were.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         torch.manual_seed(1_000_003 * self.config.seed + self.team.batch_number(self.step))  # for dropout
         loss, numbers = task.loss(self.forward, batch)
-        if not bool(torch.isfinite(loss)):
-            raise FitError(
-                f"the loss is not finite at step {self.step}; lower the learning rate or check the data"
-            )
+        self._check_finite("loss", loss)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.team.average_gradients(self.network)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self._check_finite("gradient", norm)
         self.optimizer.step()
         self.step += 1
         decay = min(self.config.ema, self.step / (10.0 + self.step))
@@ -258,6 +256,14 @@ class TrainState:
                 else:
                     mean.copy_(value)
         return {"loss": loss.detach(), **numbers, "gradient": norm.detach()}
+
+    def _check_finite(self, what: str, value: Tensor) -> None:
+        if not bool(torch.isfinite(value)):
+            number = self.team.batch_number(self.step)
+            raise FitError(
+                f"the {what} is not finite at step {self.step} (batch {number}); lower the learning rate or "
+                "check the data; the last checkpoint is as it was"
+            )
 
     def save(self, path: Path) -> None:
         """Writes everything that a resumed run needs, under a temporary name first."""
