@@ -4,8 +4,8 @@
 Hold-out people, three pictures each with their own pose, expression, light and camera, all effects of the
 generator; faces that the finder misses count as missed. Reported: region error of the neutral shape over that
 of the mean face (`hiface.evaluation.regions`), the re-expression test and the consistency of identity and
-static detail over a person's pictures; on photos with references, the error of the projected mesh without any
-fit; and the time of each stage.
+static detail over a person's pictures; what the expression moves, before and after alignment to landmarks;
+on photos with references, the error of the projected mesh before and after it; and the time of each stage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -142,8 +142,17 @@ def consistency_scores(reconstructor: Reconstructor, seen: list[Seen]) -> dict:
     return out
 
 
+def motion_score(reconstructor: Reconstructor, seen: list[Seen]) -> float:
+    """Error of what the expression moves over that of a face at rest, first picture of each person."""
+    metric = ShapeMetric(reconstructor.model)
+    found = torch.stack([s.faces[0].params.expression for s in seen])
+    truth = torch.stack([s.samples[0].params.expression for s in seen])
+    error, most = (metric.motion(e, truth).mean() for e in (found, torch.zeros_like(found)))
+    return round(float((error / most).sqrt()), 4)
+
+
 def photo_scores(reconstructor: Reconstructor, photos: Path) -> dict:
-    """Error of the projected mesh on trusted faces of photos, without any fit to landmarks."""
+    """Error of the projected mesh on trusted faces of photos."""
     errors = []
     for photo in json.loads((photos / "reference.json").read_text(encoding="utf-8")):
         faces = reconstructor.reconstruct(read_photo(photos / photo["file"]))
@@ -204,7 +213,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hiface_network.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    reconstructor = Reconstructor("hiface", device="cpu", weights=options.weights, refine=options.refine)
+    kind = {"device": "cpu", "weights": options.weights, "refine": options.refine}
+    reconstructor, aligning = (Reconstructor("hiface", **kind, align=align) for align in (False, True))
     seen, missed = look_at_people(reconstructor, options.people)
     results = {
         "people": len(seen),
@@ -213,12 +223,19 @@ def main() -> None:
         "coarse": coarse_scores(reconstructor, seen),
         "re-expression": reexpression_scores(reconstructor, seen),
         "consistency": consistency_scores(reconstructor, seen),
+        "expression": motion_score(reconstructor, seen),
         "milliseconds": stage_times(reconstructor, seen[0].faces[0]),
         "threads": options.threads,
         "machine": platform.processor() or platform.machine(),
     }
     if options.photos is not None:
         results["photos"] = photo_scores(reconstructor, options.photos)
+    if not options.refine:
+        moved = [replace(s, faces=[reconstructor.aligned(face) for face in s.faces[:1]]) for s in seen]
+        results["aligned"] = {"expression": motion_score(reconstructor, moved)}
+        results["aligned"]["milliseconds"] = median_ms(lambda: reconstructor.aligned(seen[0].faces[0]), 10)
+        if options.photos is not None:
+            results["aligned"]["photos"] = photo_scores(aligning, options.photos)
     print(json.dumps(results, indent=1))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

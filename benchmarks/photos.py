@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "photos.json")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    reconstructor = Reconstructor(device="cpu")
+    reconstructor = Reconstructor("fit", device="cpu")
     detector = FaceDetector(threads=options.threads)
     rows = []
     for photo in json.loads((options.photos / "reference.json").read_text(encoding="utf-8")):

@@ -188,16 +188,16 @@ def test_a_network_reconstructs_and_is_refined(tmp_path, weights, capsys):
             main(["reconstruct", str(photo), "-o", str(tmp_path / "out"), *map(str, words)])
         return done.value.code
 
-    assert reconstruct("--format", "json,maps", "--method", "hiface", "--weights", weights) == 0
+    assert reconstruct("--format", "json,maps", "--weights", weights) == 0
     person = tmp_path / "out" / "a" / "person1"
     seen = json.loads((person / "face.json").read_text())
     assert (person / "displacement.png").is_file()
-    code = reconstruct("--format", "json", "--method", "hiface", "--weights", weights, "--refine")
+    code = reconstruct("--format", "json", "--weights", weights, "--refine")
     assert code == 0, capsys.readouterr().err
     refined = json.loads((person / "face.json").read_text())
     assert refined != seen
-    assert reconstruct("--refine") == 1
-    assert "add --method hiface" in " ".join(capsys.readouterr().err.split())
+    assert reconstruct("--method", "fit", "--refine") == 1
+    assert "leave --method fit out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_refined_faces_lie_on_the_photo(weights):
@@ -208,6 +208,6 @@ def test_refined_faces_lie_on_the_photo(weights):
     assert face.params.static is not None and face.displacement().abs().max() > 0
     assert {"network", "refine"} <= set(face.timings_s)
     with pytest.raises(ValueError, match="goes on from a network"):
-        hiface.Reconstructor(refine=True)
+        hiface.Reconstructor("fit", refine=True)
     with pytest.raises(ValueError, match="only a Reconstructor"):
-        hiface.Reconstructor().refined(face)
+        hiface.Reconstructor("fit").refined(face)

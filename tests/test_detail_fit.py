@@ -14,7 +14,7 @@ from hiface.detail.sd_detail import compose_detail, detailed_normals
 from hiface.errors import ShapeError
 from hiface.fitting.config import FitConfig
 from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes
-from hiface.fitting.fit import fit_face
+from hiface.fitting.fit import align_to_landmarks, fit_face
 from hiface.fitting.observations import FaceObservation
 from hiface.fitting.prepared import prepare_model
 from hiface.fitting.priors import Start, build_prior
@@ -173,3 +173,23 @@ def test_a_believed_start_helps_and_is_helped(model):
     assert helped < 0.8 * first and helped < 0.8 * plain
     assert both.static is believed.params.static
     assert torch.equal(both.identity[80:], guess[80:])
+
+
+def test_alignment_moves_the_face_and_not_who_it_is(model):
+    params = face(model, {"jawOpen": 0.5, "mouthSmileLeft": 0.6, "mouthSmileRight": 0.6}, seed=8)
+    points = params.camera.cam_to_px(model.landmarks_cam("ibug68", model.vertices_cam(params)))
+    dense = params.camera.cam_to_px(model.landmarks_cam("dense", model.vertices_cam(params)))
+    observation = FaceObservation(SIZE, SIZE, points, dense_px=dense, focal_px=800.0)
+    at_rest = params.replace(expression=torch.zeros(52), static=torch.ones(3))
+    aligned = align_to_landmarks(model, observation, Start(at_rest, torch.ones(model.data.n_identity), 0.5))
+    metric = ShapeMetric(model)
+    wrong, before = (
+        float(metric.motion(e, params.expression)) for e in (aligned.expression, torch.zeros(52))
+    )
+    assert wrong < 0.15 * before
+    error = aligned.camera.cam_to_px(model.landmarks_cam("ibug68", model.vertices_cam(aligned))) - points
+    assert float(error.norm(dim=-1).mean()) < 1.0
+    for name in ("identity", "albedo", "light", "static"):
+        assert torch.equal(getattr(aligned, name), getattr(at_rest, name))
+    sure = align_to_landmarks(model, observation, Start(at_rest, torch.ones(model.data.n_identity), 0.01))
+    assert float(sure.expression.abs().max()) < 0.1

@@ -7,12 +7,13 @@ import torch
 import hiface
 from hiface.data import Photo
 from hiface.errors import ModelFormatError, OutputError
+from hiface.reconstructor import METHODS
 from portrait import portrait, truth
 
 
-@pytest.fixture(scope="module")
-def reconstructor():
-    return hiface.Reconstructor()
+@pytest.fixture(scope="module", params=METHODS)
+def reconstructor(request):
+    return hiface.Reconstructor(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_public_names_are_frozen():
     assert fields == {"identity", "expression", "pose", "albedo", "light", "camera", "static"}
 
 
-def test_the_fit_lies_on_the_face(face):
+def test_the_mesh_lies_on_the_face(face):
     params = truth()
     model = face.model
     want = params.camera.cam_to_px(model.landmarks_cam("ibug68", model.vertices_cam(params)))

@@ -18,9 +18,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images/overview.jpg"))
     args = parser.parse_args()
     face = hiface.Reconstructor(device="cpu").reconstruct(data.astronaut())[0]
-    sheet = overview(
-        face.model, face.fitted, face.photo.image_srgb, face.landmarks(), face.texture(1024), panel_px=300
-    )
+    maps = face.texture(1024), face.displacement()
+    sheet = overview(face.model, face.fitted, face.photo.image_srgb, face.landmarks(), *maps, panel_px=300)
     sheet.convert("RGB").save(args.out, quality=88)
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Photo in, faces out: finder -> landmarks -> fit, or -> the HiFace network."""
+"""Photo in, faces out: finder -> landmarks -> the HiFace network, or -> fit."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,8 +17,8 @@ from hiface.assets.loader import asset_path
 from hiface.data import Photo, read_photo
 from hiface.data.colour import srgb_to_linear
 from hiface.errors import AssetError
-from hiface.fitting.detail_codes import fit_detail_codes
-from hiface.fitting.fit import default_focal_px, fit_face
+from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes
+from hiface.fitting.fit import align_to_landmarks, default_focal_px, fit_face
 from hiface.fitting.observe import observation_from_detection
 from hiface.fitting.priors import Start
 from hiface.morphable import MorphableModel, load_model
@@ -29,22 +30,25 @@ from hiface.networks.weights import load_hiface, weights_notes
 from hiface.render.texels import head_region
 from hiface.result import FaceResult
 
-Method = Literal["fit", "hiface"]
+Method = Literal["hiface", "fit"]
 METHODS = get_args(Method)
+_EXPRESSION_SIGMA = 0.08  # of expressions about the network's, 0..1
 _REFINE_PX = 1024  # detail maps have 256 texels
+_DETAIL_SIGMA = 0.2  # of detail codes about the network's, which have seen the same shading
 
 
 class Reconstructor:
     """Turns photos into animatable 3D faces.
 
     Args:
-        method: "fit": inverse rendering, initialised from landmarks. "hiface": all coefficients and detail in
-            one pass of a network.
+        method: "hiface": all coefficients and detail in one pass of a network. "fit": inverse rendering,
+            initialised from landmarks, without detail.
         face_model: Name of a face model or a loaded one.
         device: Device of the fit, for example "cpu" or "cuda"; None takes CUDA if there is one.
         weights: Weights of the HiFace network (`hiface train hiface`); the packaged ones if None.
         refine: Go on from the network's answer by inverse rendering, and read detail codes off the photo's
             shading; for the method "hiface".
+        align: Move pose and expression of the network's answer to the landmarks; for the method "hiface".
 
     Raises:
         ValueError: Unknown method, or nothing to refine.
@@ -53,17 +57,18 @@ class Reconstructor:
 
     def __init__(
         self,
-        method: Method = "fit",
+        method: Method = "hiface",
         face_model: str | MorphableModel = "open",
         device: str | torch.device | None = None,
         weights: Path | None = None,
         refine: bool = False,
+        align: bool = True,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
         if refine and method != "hiface":
             raise ValueError(f"refine goes on from a network's answer; the method {method!r} has none")
-        self.method, self.refine = method, refine
+        self.method, self.refine, self.align = method, refine, align
         self.device = torch.device(device) if device else pick_device()[0]
         model = load_model(face_model) if isinstance(face_model, str) else face_model
         self.model = model.to(self.device)
@@ -119,7 +124,23 @@ class Reconstructor:
             )
             for i, detection in enumerate(detections)
         ]
-        return [self.refined(face) for face in faces] if self.refine else faces
+        if self.refine:
+            return [self.refined(face) for face in faces]
+        return [self.aligned(face) for face in faces] if self.align else faces
+
+    def aligned(self, face: FaceResult) -> FaceResult:
+        """The network's answer with pose and expression moved to the landmarks.
+
+        Raises:
+            ValueError: The face does not come from this reconstructor's network.
+            FitError: No pose explains the landmarks.
+        """
+        started = time.perf_counter()
+        believed = self._believed(face)
+        observation = observation_from_detection(face.detection, face.photo.image_srgb, face.photo.focal_px)
+        params = align_to_landmarks(face.model, observation, believed)
+        timings = {**face.timings_s, "align": time.perf_counter() - started}
+        return replace(face, params=params, fitted=params, timings_s=timings)
 
     def refined(self, face: FaceResult) -> FaceResult:
         """Goes on from a network's answer: inverse rendering of all coefficients, then of the detail codes.
@@ -128,11 +149,10 @@ class Reconstructor:
             ValueError: The face does not come from this reconstructor's network.
             FitError: The fit diverged.
         """
-        if self.network is None or self._detail is None or face.detail is not self._detail:
-            raise ValueError("only a Reconstructor of the method 'hiface' can refine, and only its own faces")
         started = time.perf_counter()
+        believed = self._believed(face)
+        assert self._detail is not None
         observation = observation_from_detection(face.detection, face.photo.image_srgb, face.photo.focal_px)
-        believed = Start(face.fitted, self.network.identity_sigma)
         params = fit_face(face.model, observation, believed=believed).params
         region, camera = head_region(face.model, params, face.photo.image_srgb, _REFINE_PX)
         static = fit_detail_codes(
@@ -141,12 +161,20 @@ class Reconstructor:
             self._detail.codes,
             params.replace(camera=camera),
             srgb_to_linear(region),
+            DetailFitConfig(sigma=_DETAIL_SIGMA),
         )
         params = params.replace(static=static)
         timings = {**face.timings_s, "refine": time.perf_counter() - started}
         return FaceResult(
             params, face.model, face.photo, face.detection, params, timings_s=timings, detail=self._detail
         )
+
+    def _believed(self, face: FaceResult) -> Start:
+        if self.network is None or self._detail is None or face.detail is not self._detail:
+            raise ValueError(
+                "only a Reconstructor of the method 'hiface' can align or refine, and only its own faces"
+            )
+        return Start(face.fitted, self.network.identity_sigma, _EXPRESSION_SIGMA)
 
     def fit(self, photo: Photo, detection: Detection, detect_s: float = 0.0) -> FaceResult:
         """Fits one detected face; see `reconstruct`."""

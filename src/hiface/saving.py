@@ -84,8 +84,10 @@ def save_person(
     """
     for name in formats:
         if name == "overview":
-            image, texture = face.photo.image_srgb, face.texture(options.texture_size)
-            write_overview(folder / "overview.png", face.model, face.fitted, image, face.landmarks(), texture)
+            seen = face.with_params(face.fitted)
+            maps = face.texture(options.texture_size), None if face.detail is None else seen.displacement()
+            image, points = face.photo.image_srgb, face.landmarks()
+            write_overview(folder / "overview.png", face.model, face.fitted, image, points, *maps)
         elif name == "maps":
             _save_maps(face, folder)
         else:

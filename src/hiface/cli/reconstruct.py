@@ -20,13 +20,17 @@ class MethodOptions:
     """How faces are reconstructed.
 
     Attributes:
-        method: fit: inverse rendering. hiface: all coefficients and detail in one pass of a network.
-        refine: Go on from the network's answer by inverse rendering; for the method hiface.
+        method: hiface: all coefficients and detail in one pass of a network. fit: inverse rendering alone,
+            without detail.
+        align: Move pose and expression of the network's answer to the landmarks.
+        refine: Go on from the network's answer by inverse rendering, some seconds a face; for the method
+            hiface.
         weights: Weights of a network of your own (hiface train hiface); for the method hiface.
         wrinkles: Put what expressions fold into the morph targets of glb files; for the method hiface.
     """
 
-    method: Literal["fit", "hiface"] = "fit"
+    method: Literal["hiface", "fit"] = "hiface"
+    align: bool = True
     refine: bool = False
     weights: Path | None = None
     wrinkles: bool = False
@@ -87,11 +91,15 @@ def _load(console: Console, method: MethodOptions, device: str | None):
     from hiface.reconstructor import Reconstructor, pick_device
 
     if method.method != "hiface" and (method.refine or method.weights or method.wrinkles):
-        raise OptionError("--refine, --weights and --wrinkles are for the network; add --method hiface")
+        raise OptionError("--refine, --weights and --wrinkles are for the network; leave --method fit out")
     with console.status("loading the face model and the networks"):
         reason = "as asked" if device else pick_device()[1]
         reconstructor = Reconstructor(
-            method.method, device=device, weights=method.weights, refine=method.refine
+            method.method,
+            device=device,
+            weights=method.weights,
+            refine=method.refine,
+            align=method.align,
         )
     console.print(f"device: {reconstructor.device} ({reason})", highlight=False)
     return reconstructor

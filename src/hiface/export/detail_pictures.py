@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hiface.data.colour import linear_to_srgb, srgb_to_linear
-from hiface.detail.sd_detail import detailed_normals
 from hiface.export.draw import crop_square
-from hiface.export.overview import backdrop, clay
+from hiface.export.overview import backdrop, clay, relief_normal_map
 from hiface.export.pictures import to_array
 from hiface.morphable import MorphableModel
 from hiface.render import ambient_light, render
@@ -74,11 +73,9 @@ def face_picture(
     large = Camera(camera.K * zoom, camera.T_cam_object, big, camera.height * _SUPERSAMPLE)
     with torch.no_grad():
         mesh = model(params.identity, params.expression, params.pose)
-        shape = model.shape(params.identity, params.expression)
-        there = (displacement != 0).to(shape.dtype)
-        normals = detailed_normals(model, shape, displacement) * there
+        normals = relief_normal_map(model, params, displacement)
         albedo = model.albedo_map(params.albedo) if texture_srgb is None else srgb_to_linear(texture_srgb)
-        light = ambient_light(0.62, shape)
+        light = ambient_light(0.62, normals)
         light[1], light[2] = -0.22, -0.30  # from above and from the camera
         smooth = render(mesh, large, albedo, light)
         drawn = render_normal_map(smooth, normals, large.R, light)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from hiface.data.colour import linear_to_srgb, srgb_to_linear
+from hiface.detail.sd_detail import detailed_normals
 from hiface.export.atomic import atomic_write_bytes
 from hiface.export.draw import crop_square, draw_landmarks, grid
 from hiface.export.morphs import check_single
@@ -20,6 +21,7 @@ from hiface.export.pictures import pil_png, to_array
 from hiface.export.texture import bake_photo_texture
 from hiface.morphable import MorphableModel
 from hiface.render import ambient_light, render
+from hiface.render.normal_mapped import render_normal_map
 from hiface.render.pipeline import RenderOutput
 from hiface.types import Camera, FaceParams
 
@@ -59,6 +61,7 @@ def overview(
     image_srgb: np.ndarray,
     landmarks_px: Tensor,
     texture_srgb: Tensor | None = None,
+    displacement: Tensor | None = None,
     *,
     panel_px: int = PANEL_PX,
 ) -> Image.Image:
@@ -70,6 +73,7 @@ def overview(
         image_srgb: [H, W, 3] uint8 sRGB, the upright photo.
         landmarks_px: [68, 2] pixels of the photo.
         texture_srgb: [3, S, S] sRGB, 0..1, shown in the albedo panel; baked from the photo if None.
+        displacement: [1, D, D] metres, relief of the surface, if there is any.
         panel_px: Side of a panel.
 
     Returns:
@@ -91,19 +95,20 @@ def overview(
         camera = view.camera(params.camera, size)
         background = _picture_to_linear(photo.resize((size, size), Image.Resampling.BICUBIC))
         fit = render(mesh, camera, model.albedo_map(params.albedo), params.light, background=background)
-        behind = backdrop(size)
+        surface = fit
+        if displacement is not None:
+            relief = relief_normal_map(model, params, displacement)
+            surface = render_normal_map(fit, relief, camera.R, params.light)
+        colours, behind = normal_colours(surface.normals_cam), backdrop(size)
         white = ambient_light(1.0, params.light)
         albedo = render(mesh, camera, srgb_to_linear(texture_srgb), white, background=behind)
         panels = [
             ("photo", photo),
             ("landmarks", draw_landmarks(photo, view.to_view(landmarks_px, panel_px), panel_px / 220)),
-            ("fit", _to_picture(fit.image, panel_px)),
-            ("shape", _to_picture(_over(clay(fit.normals_cam), fit, behind), panel_px)),
+            ("fit", _to_picture(surface.image, panel_px)),
+            ("shape", _to_picture(_over(clay(surface.normals_cam), fit, behind), panel_px)),
             ("albedo", _to_picture(albedo.image, panel_px)),
-            (
-                "normals",
-                _to_picture(_over(srgb_to_linear(normal_colours(fit.normals_cam)), fit, behind), panel_px),
-            ),
+            ("normals", _to_picture(_over(srgb_to_linear(colours), fit, behind), panel_px)),
         ]
     return grid(panels, columns=3)
 
@@ -115,14 +120,21 @@ def write_overview(
     image_srgb: np.ndarray,
     landmarks_px: Tensor,
     texture_srgb: Tensor | None = None,
+    displacement: Tensor | None = None,
 ) -> Path:
     """Writes `overview` as a PNG file; arguments as there.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    sheet = overview(model, params, image_srgb, landmarks_px, texture_srgb)
+    sheet = overview(model, params, image_srgb, landmarks_px, texture_srgb, displacement)
     return atomic_write_bytes(path, pil_png(sheet))
+
+
+def relief_normal_map(model: MorphableModel, params: FaceParams, displacement: Tensor) -> Tensor:
+    """[3, D, D] normals of one face with relief [1, D, D] metres, object axes; 0 where there is none."""
+    shape = model.shape(params.identity, params.expression)
+    return detailed_normals(model, shape, displacement) * (displacement != 0).to(shape.dtype)
 
 
 def head_view(points_px: Tensor) -> _View:

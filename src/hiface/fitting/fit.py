@@ -137,7 +137,8 @@ class _Fit:
 
 
 POSE_PARTS = ("rotation", "centre", "log_scale", "log_focal")
-SHAPE_PARTS = (*POSE_PARTS, "identity", "expression", "gaze")
+MOTION_PARTS = (*POSE_PARTS, "expression", "gaze")
+SHAPE_PARTS = (*MOTION_PARTS, "identity")
 ALL_PARTS = (*SHAPE_PARTS, "albedo", "light")
 
 
@@ -214,6 +215,37 @@ def fit_face(
     return FitResult(params, tuple(fit.stages), residual, time.perf_counter() - start, noise, weights)
 
 
+def align_to_landmarks(
+    model: MorphableModel, observation: FaceObservation, believed: Start, config: FitConfig | None = None
+) -> FaceParams:
+    """Moves pose, expression and gaze of a face to its landmarks; who it is stays as believed.
+
+    A network's coefficients are means over all faces that look alike to it, so its mesh lies beside the
+    features that its landmarks have found. Identity would only be pulled to the mean face by landmarks.
+
+    Args:
+        model: Face model.
+        observation: Landmarks; a picture is not looked at.
+        believed: The face; expression stays near it by its `expression_sigma`.
+        config: Weights.
+
+    Returns:
+        `believed.params` with another expression, pose and camera.
+
+    Raises:
+        FitError: The observation is not finite or no pose explains it.
+    """
+    config = config or FitConfig()
+    observation.check_finite()
+    with torch.no_grad():
+        fit = _start(model, observation, config, believed)
+        _fit_landmarks(fit, MOTION_PARTS)
+        if not bool(torch.isfinite(fit.x).all()):
+            raise FitError("the alignment left finite numbers; check the landmarks")
+        params = to_face_params(fit.x, fit.layout, fit.frame, model.data)
+    return believed.params.replace(expression=params.expression, pose=params.pose, camera=params.camera)
+
+
 def _with_the_rest(params: FaceParams, believed: FaceParams, layout: ParamLayout) -> FaceParams:
     """Takes over what is not fitted: identity coefficients of little weight, and detail."""
     identity = params.identity.clone()
@@ -264,10 +296,10 @@ def _start(
     return _Fit(prepared, observation, config, layout, frame, x, prior, tone)
 
 
-def _fit_landmarks(fit: _Fit) -> None:
+def _fit_landmarks(fit: _Fit, parts: Sequence[str] = SHAPE_PARTS) -> None:
     fit.run("pose", [fit.landmark_energy()], POSE_PARTS[:3], fit.config.iterations_pose)
     for _ in range(fit.config.rounds):
-        fit.run("landmarks", [fit.landmark_energy()], SHAPE_PARTS, fit.config.iterations_landmarks)
+        fit.run("landmarks", [fit.landmark_energy()], parts, fit.config.iterations_landmarks)
 
 
 def _fit_photometric(fit: _Fit) -> None:

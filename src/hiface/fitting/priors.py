@@ -61,7 +61,7 @@ class Start:
 
     params: FaceParams
     identity_sigma: Tensor
-    expression_sigma: float = 0.15
+    expression_sigma: float
 
 
 class _Builder:
