@@ -65,6 +65,9 @@ def forget_labels(network: Hiface) -> None:
     for layer in (network.shape_of_points, network.dynamic.linear):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
+    expression = network.heads["expression"]
+    assert isinstance(expression, nn.Linear)
+    nn.init.constant_(expression.bias, -3.0)  # nearly at rest, as without landmarks
 
 
 def trained(kind: str, work: Path, steps: int) -> Path:

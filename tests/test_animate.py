@@ -1,5 +1,6 @@
 """Retargeting, motions from files, and the animate command with an untrained network of the right format."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from hiface.animation.motion_files import read_motion_csv
 from hiface.animation.retarget import Motion, drive, motion_of, with_detail_of
 from hiface.cli.main import main
 from hiface.detail.basis import load_detail_basis
-from hiface.errors import FaceFileError, ShapeError
+from hiface.errors import AssetError, FaceFileError, ShapeError
 from hiface.export.detail_pictures import encode_animation, face_picture, portrait_camera
+from hiface.morphable import MorphableModel
 from hiface.networks.hiface import build_hiface
 from hiface.networks.weights import save_weights
 from hiface.types import Camera, FaceParams
@@ -165,6 +167,18 @@ def test_the_command_writes_grid_film_and_head(tmp_path, weights, capsys):
     assert code == 0 and Image.open(tmp_path / "two" / "grid.png").width > 6 * 64
 
 
+def test_frames_without_a_face_keep_the_clip_in_step(tmp_path, weights, capsys):
+    """Before the first face its first frame stands, after it the last one seen."""
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    for i, shown in enumerate((False, True, False)):
+        picture = portrait() if shown else np.full((512, 512, 3), 90, np.uint8)
+        Image.fromarray(picture).save(clip / f"{i}.png")
+    options = ("--weights", weights, "--size", "64")
+    assert run("--source", clip / "1.png", "--driving", clip, "-o", tmp_path / "out", *options) == 0
+    assert "3 frames in" in " ".join(capsys.readouterr().err.split())
+
+
 def test_what_cannot_be_animated_is_said(tmp_path, weights, capsys):
     sky = tmp_path / "sky.png"
     Image.new("RGB", (200, 200), (90, 120, 150)).save(sky)
@@ -196,7 +210,8 @@ def test_a_network_reconstructs_and_is_refined(tmp_path, weights, capsys):
     assert code == 0, capsys.readouterr().err
     refined = json.loads((person / "face.json").read_text())
     assert refined != seen
-    assert reconstruct("--method", "fit", "--refine") == 1
+    for option in ("--refine", "--no-align"):
+        assert reconstruct("--method", "fit", option) == 1
     assert "leave --method fit out" in " ".join(capsys.readouterr().err.split())
 
 
@@ -211,3 +226,15 @@ def test_refined_faces_lie_on_the_photo(weights):
         hiface.Reconstructor("fit", refine=True)
     with pytest.raises(ValueError, match="only a Reconstructor"):
         hiface.Reconstructor("fit").refined(face)
+
+
+def test_weights_that_cannot_serve_are_named(tmp_path, weights):
+    with pytest.raises(AssetError, match="there is no file"):
+        hiface.Reconstructor("hiface", weights=tmp_path / "typo.safetensors")
+    data = hiface.load_model().data
+    cut = ("identity_basis", "identity_std", "joints_identity_basis")
+    less = dataclasses.replace(data, **{name: getattr(data, name)[:20] for name in cut})
+    with pytest.raises(AssetError, match="trained for a face model"):
+        hiface.Reconstructor("hiface", MorphableModel(less), weights=weights)
+    own = hiface.load_model()
+    assert hiface.Reconstructor("hiface", own, weights=weights).reconstruct(portrait())[0].model is own

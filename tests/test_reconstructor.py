@@ -6,7 +6,7 @@ import torch
 
 import hiface
 from hiface.data import Photo
-from hiface.errors import ModelFormatError, OutputError
+from hiface.errors import FitError, ModelFormatError, OptionError, OutputError
 from hiface.reconstructor import METHODS
 from portrait import portrait, truth
 
@@ -115,6 +115,22 @@ def test_grey_picture_of_a_face(reconstructor):
 def test_results_are_repeatable(reconstructor, face):
     again = reconstructor.reconstruct(portrait())[0]
     torch.testing.assert_close(again.mesh.vertices, face.mesh.vertices, atol=1e-6, rtol=0)
+
+
+def test_a_device_that_is_not_there_is_said():
+    names = ["sofa"] if torch.cuda.is_available() else ["sofa", "cuda"]
+    for name in names:
+        with pytest.raises(OptionError, match=f"the device {name} cannot be used"):
+            hiface.Reconstructor(device=name)
+
+
+def test_a_face_that_cannot_be_aligned_is_kept(monkeypatch):
+    def failing(*_):
+        raise FitError("no pose")
+
+    monkeypatch.setattr("hiface.reconstructor.align_to_landmarks", failing)
+    faces = hiface.Reconstructor().reconstruct(portrait())
+    assert len(faces) == 1 and "align" not in faces[0].timings_s
 
 
 def test_unknown_method():

@@ -142,6 +142,20 @@ def test_not_finite_batch_leaves_the_last_checkpoint(data: Path, tmp_path: Path)
     assert all(bool(torch.isfinite(v).all()) for v in saved["network"].values() if v.is_floating_point())
 
 
+def test_wrong_and_damaged_checkpoints_are_named(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(landmark_task(data), LOOP, run)
+    with pytest.raises(AssetError, match="not of this network"):
+        train(FinderTask(FINDER_RECIPE, (data,)), LOOP, run, resume=True)
+    path = run / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(AssetError, match="cannot be read as a checkpoint"):
+        train(landmark_task(data), LOOP, run, resume=True)
+    for options, error in (({}, "already holds"), ({"resume": True, "device": "sofa"}, "sofa")):
+        with pytest.raises(HifaceError, match=error):
+            main_train("finder", tmp_path / "nothing", run, **options)
+
+
 def test_openings_count_beside_positions() -> None:
     pairs = opening_pairs()
     assert pairs.shape[0] == 2 and sorted(pairs[:, :2].T.tolist()) == [[37, 41], [38, 40]]
@@ -308,6 +322,11 @@ def test_the_finder_recipe_runs_from_data_to_weights(data: Path, tmp_path: Path,
     assert notes["recipe"] == "finder" and notes["steps"] == "2" and "recall_at_0.4" in notes["scores"]
     again = main_train("finder", data, tmp_path / "second", start=path)
     assert again.exists()
+    from_run = main_train("finder", data, tmp_path / "third", start=tmp_path / "run" / "checkpoint.pt")
+    assert from_run.exists()
+    torch.save({"layer": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(AssetError, match="no checkpoint"):
+        main_train("finder", data, tmp_path / "fourth", start=tmp_path / "other.pt")
 
 
 def test_training_writes_an_onnx_file_with_the_same_numbers(data: Path, tmp_path: Path, monkeypatch) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,19 +18,23 @@ from hiface.assets import list_assets
 from hiface.assets.loader import asset_path
 from hiface.data import Photo, read_photo
 from hiface.data.colour import srgb_to_linear
-from hiface.errors import AssetError
+from hiface.devices import check_device, pick_device
+from hiface.errors import AssetError, FitError
 from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes
 from hiface.fitting.fit import align_to_landmarks, default_focal_px, fit_face
 from hiface.fitting.observe import observation_from_detection
 from hiface.fitting.priors import Start
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
+from hiface.networks.hiface import Hiface
 from hiface.networks.read_hiface import HifaceReader
 from hiface.networks.runtime import TorchRunner
 from hiface.networks.sd_detail import SdDetail
 from hiface.networks.weights import load_hiface, weights_notes
 from hiface.render.texels import head_region
 from hiface.result import FaceResult
+
+LOGGER = logging.getLogger(__name__)
 
 Method = Literal["hiface", "fit"]
 METHODS = get_args(Method)
@@ -44,7 +50,8 @@ class Reconstructor:
         method: "hiface": all coefficients and detail in one pass of a network. "fit": inverse rendering,
             initialised from landmarks, without detail.
         face_model: Name of a face model or a loaded one.
-        device: Device of the fit, for example "cpu" or "cuda"; None takes CUDA if there is one.
+        device: Device of the HiFace network, for example "cpu" or "cuda"; None takes CUDA if there is one.
+            Detection and fits run on the CPU.
         weights: Weights of the HiFace network (`hiface train hiface`); the packaged ones if None.
         refine: Go on from the network's answer by inverse rendering, and read detail codes off the photo's
             shading; for the method "hiface".
@@ -52,7 +59,8 @@ class Reconstructor:
 
     Raises:
         ValueError: Unknown method, or nothing to refine.
-        AssetError: Weights or model files are missing.
+        OptionError: There is no such device.
+        AssetError: Weights or model files are missing, or weights are for another face model.
     """
 
     def __init__(
@@ -69,18 +77,18 @@ class Reconstructor:
         if refine and method != "hiface":
             raise ValueError(f"refine goes on from a network's answer; the method {method!r} has none")
         self.method, self.refine, self.align = method, refine, align
-        self.device = torch.device(device) if device else pick_device()[0]
-        model = load_model(face_model) if isinstance(face_model, str) else face_model
-        self.model = model.to(self.device)
+        self.device = check_device(device) if device else pick_device()[0]
+        self.model = load_model(face_model) if isinstance(face_model, str) else face_model
         self.detector = FaceDetector()
         self.network, self._detail = None, None
         if method == "hiface":
-            on_cpu = load_model(model.name)
             _check_weights(weights)
             network = load_hiface(weights)
+            _check_model(network, self.model)
+            self._detail = SdDetail.of(network, self.model.name)
             notes = weights_notes(weights or asset_path("weights/hiface.safetensors"))
-            runner = TorchRunner(network, notes=notes)
-            self.network, self._detail = HifaceReader(runner, on_cpu), SdDetail.of(network)
+            runner = TorchRunner(copy.deepcopy(network), str(self.device), notes)
+            self.network = HifaceReader(runner, self.model)
 
     def reconstruct(self, image: str | Path | np.ndarray | Photo) -> list[FaceResult]:
         """Reconstructs every face of a photo.
@@ -113,20 +121,32 @@ class Reconstructor:
         started = time.perf_counter()
         height, width = photo.image_srgb.shape[:2]
         focal = photo.focal_px or default_focal_px(width, height)
-        model = load_model(self.model.name)
         with torch.no_grad():
             batch = network.read(photo.image_srgb, detections, focal)
-            batch = batch.replace(pose=pose_from_expression(model, batch.expression, batch.pose))
+            batch = batch.replace(pose=pose_from_expression(self.model, batch.expression, batch.pose))
         timings = {"detect": detect_s, "network": (time.perf_counter() - started) / len(detections)}
         faces = [
             FaceResult(
-                batch[i], model, photo, detection, fitted=batch[i], timings_s=timings, detail=self._detail
+                batch[i],
+                self.model,
+                photo,
+                detection,
+                fitted=batch[i],
+                timings_s=timings,
+                detail=self._detail,
             )
             for i, detection in enumerate(detections)
         ]
         if self.refine:
             return [self.refined(face) for face in faces]
-        return [self.aligned(face) for face in faces] if self.align else faces
+        return [self._aligned_if_possible(face) for face in faces] if self.align else faces
+
+    def _aligned_if_possible(self, face: FaceResult) -> FaceResult:
+        try:
+            return self.aligned(face)
+        except FitError as error:
+            LOGGER.warning("a face keeps the network's pose and expression: %s", error)
+            return face
 
     def aligned(self, face: FaceResult) -> FaceResult:
         """The network's answer with pose and expression moved to the landmarks.
@@ -180,18 +200,9 @@ class Reconstructor:
         """Fits one detected face; see `reconstruct`."""
         started = time.perf_counter()
         observation = observation_from_detection(detection, photo.image_srgb, photo.focal_px)
-        result = fit_face(self.model, observation)
-        params = result.params.to("cpu")
+        params = fit_face(self.model, observation).params
         timings = {"detect": detect_s, "fit": time.perf_counter() - started}
-        model = self.model if self.device.type == "cpu" else load_model(self.model.name)
-        return FaceResult(params, model, photo, detection, fitted=params, timings_s=timings)
-
-
-def pick_device() -> tuple[torch.device, str]:
-    """The device to use when none is named, with the reason in words."""
-    if torch.cuda.is_available():
-        return torch.device("cuda"), "a CUDA device is there"
-    return torch.device("cpu"), "no CUDA device was found"
+        return FaceResult(params, self.model, photo, detection, fitted=params, timings_s=timings)
 
 
 def _check_weights(weights: Path | None) -> None:
@@ -199,6 +210,16 @@ def _check_weights(weights: Path | None) -> None:
         raise AssetError(
             "this package has no trained weights of the HiFace network; train some with hiface train hiface "
             "and name the file (weights=, or --weights), or use the method fit"
+        )
+
+
+def _check_model(network: Hiface, model: MorphableModel) -> None:
+    has = (model.data.n_identity, len(model.data.expression_names), len(model.data.albedo_names))
+    wants = (network.config.n_identity, network.config.n_expression, network.config.n_albedo)
+    if has != wants:
+        raise AssetError(
+            f"the HiFace network was trained for a face model of {wants} identity, expression and albedo "
+            f"coefficients, {model.name!r} has {has}; use the model it was trained for, or the method fit"
         )
 
 

@@ -69,8 +69,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads any safetensors file: tensors by name and its metadata.
 
     Raises:
-        AssetError: The file is damaged.
+        AssetError: The file is missing or damaged.
     """
+    if not path.is_file():
+        raise AssetError(f"there is no file {path}; check its name")
     try:
         with safe_open(str(path), framework="pt") as handle:
             return {key: handle.get_tensor(key) for key in handle.keys()}, dict(handle.metadata() or {})

@@ -128,13 +128,17 @@ def read_driver(
     if path.suffix.lower() == ".json":
         return motion_of([read_face_json(path).params], fps), [None]
     found: list[FaceResult] = []
+    waiting = 0
     files = expand_photos((str(path),))
     for file in track(files, description="driver", console=console, transient=True):
         faces = reconstructor.reconstruct(file)
         if faces:
-            found.append(faces[0])
+            found += (waiting + 1) * [faces[0]]
+            waiting = 0
         elif found:
-            found.append(found[-1])  # a frame without a face keeps the last one
+            found.append(found[-1])  # a frame without a face keeps the last one, the first ones the next
+        else:
+            waiting += 1
     if not found:
         raise NoFaceError(f"no face was found in {path}; choose a driver that shows one, 60 px or larger")
     return motion_of([face.params for face in found], fps), list(found)

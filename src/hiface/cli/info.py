@@ -19,7 +19,7 @@ def info() -> int:
 
     import hiface
     from hiface.assets import list_assets, load_tensors_asset
-    from hiface.reconstructor import pick_device
+    from hiface.devices import pick_device
     from hiface.render.kernels.cpu import kernel_name
 
     table = Table(show_header=False)

@@ -22,7 +22,7 @@ class MethodOptions:
     Attributes:
         method: hiface: all coefficients and detail in one pass of a network. fit: inverse rendering alone,
             without detail.
-        align: Move pose and expression of the network's answer to the landmarks.
+        align: Move pose and expression of the network's answer to the landmarks, as --refine does by itself.
         refine: Go on from the network's answer by inverse rendering, some seconds a face; for the method
             hiface.
         weights: Weights of a network of your own (hiface train hiface); for the method hiface.
@@ -59,7 +59,7 @@ def reconstruct(
         out: Output folder.
         format: Comma-separated list of glb, obj, ply, json, maps, overview.
         units: Unit of obj and ply files; glb and json are always in metres.
-        device: Device of the fit, such as cpu or cuda. Chosen by itself when left out.
+        device: Device of the HiFace network, such as cpu or cuda. Chosen by itself when left out.
         method: How faces are reconstructed.
         texture_size: Side of the texture in pixels.
         resume: Skip photos that an earlier run into the same folder has finished.
@@ -88,10 +88,14 @@ def reconstruct(
 
 
 def _load(console: Console, method: MethodOptions, device: str | None):
-    from hiface.reconstructor import Reconstructor, pick_device
+    from hiface.devices import pick_device
+    from hiface.reconstructor import Reconstructor
 
-    if method.method != "hiface" and (method.refine or method.weights or method.wrinkles):
-        raise OptionError("--refine, --weights and --wrinkles are for the network; leave --method fit out")
+    asked = (method.refine, not method.align, method.weights, method.wrinkles)
+    if method.method != "hiface" and any(asked):
+        raise OptionError(
+            "--refine, --no-align, --weights and --wrinkles are for the network; leave --method fit out"
+        )
     with console.status("loading the face model and the networks"):
         reason = "as asked" if device else pick_device()[1]
         reconstructor = Reconstructor(

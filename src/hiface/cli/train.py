@@ -20,6 +20,7 @@ def train(
     steps: int | None = None,
     device: str = "cpu",
     resume: bool = False,
+    start: Path | None = None,
     choices: tyro.conf.OmitArgPrefixes[HifaceChoices] = _DEFAULT,
 ) -> int:
     """Trains a network on synthetic pictures made by `hiface synth`.
@@ -31,6 +32,8 @@ def train(
         steps: Number of optimiser steps; the recipe's own when left out.
         device: cpu, cuda, cuda:1 ...
         resume: Go on from the run folder's last checkpoint.
+        start: Weights (.safetensors) or checkpoint (.pt) of an earlier run to start from; for the preset
+            paper also torchvision's resnet50 (.pth).
         choices: For the recipe hiface.
 
     Returns:
@@ -38,5 +41,5 @@ def train(
     """
     from hiface.training.recipes import main_train
 
-    main_train(recipe, data, out, steps=steps, device=device, resume=resume, choices=choices)
+    main_train(recipe, data, out, steps, device, resume, start, choices)
     return 0

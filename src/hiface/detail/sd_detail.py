@@ -67,8 +67,7 @@ def masks_of_shapes(
     model: MorphableModel, neutral: Tensor, shape: Tensor, basis: DetailBasis
 ) -> tuple[Tensor, Tensor]:
     """M+ and M- [*B, P] at the basis's texels, of vertices [*B, V, 3] at rest and with an expression."""
-    cells = model.triangles if model.data.quads is None else model.data.quads
-    tension = vertex_tension(shape, neutral, cells, smooth_steps=1)
+    tension = vertex_tension(shape, neutral, model.cells, smooth_steps=1)
     plus, minus = tension_maps(tension, detail_space(model, basis.size))
     return basis.gather(plus), basis.gather(minus)
 

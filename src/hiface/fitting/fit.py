@@ -122,8 +122,8 @@ class _Fit:
         terms = [self.prior, *energies]
         if self.appearance is not None:
             expected = self.config.light_level / self.appearance.exposure
-            start = self.layout["light"].start
-            terms.append(LightLevel(start, expected, self.config.light_level_sigma))
+            first = self.layout["light"].start
+            terms.append(LightLevel(first, expected, self.config.light_level_sigma))
         if "identity" in free:
             data = EnergySum(energies).linearise(self.x)
             terms.append(scale_evidence(self.layout, data, self.prior.linearise(self.x), self.x))

@@ -20,6 +20,7 @@ class MorphableModel(nn.Module):
 
     Attributes:
         data: The model's tensors (on the CPU, float32) and names.
+        cells: [F, 4] quads, or [F, 3] triangles of a model without quads, where it is.
     """
 
     # Buffers, declared for type checkers.
@@ -34,6 +35,7 @@ class MorphableModel(nn.Module):
     triangles: Tensor
     uv: Tensor
     uv_triangles: Tensor
+    cells: Tensor
 
     def __init__(self, data: MorphableModelData) -> None:
         super().__init__()
@@ -52,6 +54,7 @@ class MorphableModel(nn.Module):
             "uv_triangles",
         ):
             self.register_buffer(name, getattr(data, name), persistent=False)
+        self.register_buffer("cells", data.triangles if data.quads is None else data.quads, persistent=False)
         self._expression_index = {name: i for i, name in enumerate(data.expression_names)}
 
     @property

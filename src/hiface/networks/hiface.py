@@ -15,12 +15,12 @@ from hiface.networks.backbones import ResNet50, SmallTrunk
 from hiface.networks.dynamic_codes import DynamicCodes, Reading
 from hiface.networks.layers import set_to_ridge
 from hiface.networks.point_features import PointFeatures
-from hiface.networks.poses import rotation_from_6d
-from hiface.networks.relief_reader import ReliefReader, turned_to_head
+from hiface.networks.relief_reader import ReliefReader
 
 _COLOURS = 68  # landmarks whose colours tell tone and light; the trunk sees crops of equal brightness
 _REFIT = 1000.0  # weight of the squared coefficients of the last regression, crops
 _POINT_NOISE = 0.01  # half crop sides; what no network can see
+_QUIET = 0.2  # spread of places along the main directions; the larger, the noisier are steps of Adam
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Hiface(nn.Module):
     def start_points(self, true_points: Tensor) -> None:
         """Takes mean places and main directions of landmarks from true ones [N, P, 2] in crops.
 
-        Directions are scaled to unit spread with `_POINT_NOISE` added, so that what differs little between
+        Directions are scaled to one spread with `_POINT_NOISE` added, so that what differs little between
         people counts as much as what differs much, as far as it can be seen.
         """
         offsets = (true_points - true_points.mean(dim=0)).flatten(1).double()
@@ -215,7 +215,7 @@ class Hiface(nn.Module):
         axes, spread = axes.flip(1)[:, :last], spread.flip(0)[:last].clamp_min(0.0)
         with torch.no_grad():
             self.layout.copy_(true_points.mean(dim=0))
-            self.whiten.copy_(axes / (spread + _POINT_NOISE**2).sqrt())
+            self.whiten.copy_(_QUIET * axes / (spread + _POINT_NOISE**2).sqrt())
 
     def start_shape(self, points: Tensor, identity: Tensor, expression: Tensor) -> None:
         """Fits the linear way from landmarks to identity, and to expression, which training then changes.
@@ -261,9 +261,7 @@ class Hiface(nn.Module):
         expression = torch.sigmoid(logits)
         rotation6d, place = out["pose"][:, :6], out["pose"][:, 6:]
         if self.relief is not None:
-            rotation = rotation_from_6d(rotation6d)
-            lamp = turned_to_head(light, rotation)
-            read = self.relief(crops_srgb, seen.corrected, rotation, lamp)
+            read = self.relief(crops_srgb, seen.corrected, rotation6d, light)
             static = static + F.pad(read, (0, c.n_static - c.relief_codes))
         dynamic = self.dynamic(static, expression)
         return identity, expression, rotation6d, place, albedo, light, static, dynamic, seen.corrected

@@ -13,21 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiface.data.colour import LUMINANCE
+from hiface.data.colour import LUMINANCE, srgb_to_linear
 from hiface.detail.basis import DetailBasis
 from hiface.detail.displacement import relief_slopes
 from hiface.detail.sd_detail import detail_space
 from hiface.errors import AssetError
 from hiface.geometry.normals import unit, vertex_normals
 from hiface.morphable import MorphableModel
-from hiface.render.pyramid import push_pull
+from hiface.networks.poses import rotation_from_6d
+from hiface.render.pyramid import blur, push_pull, smoothstep
 from hiface.render.shade import rotate_light, sh_basis
+from hiface.render.texels import FACING
 
 _FINER = 2  # texels of the basis along one of the reader
 _COARSER = 4  # texels of the reader along one of the control grid
 _SLOPE = 1e-3  # metres of difference that slopes are measured by
 _PATH = 8.0  # log brightness is multiplied by this
-_RADIUS = 8  # texels of the bell that is taken away
+_RADIUS = 4  # texels of the bell that is taken away
 
 
 @dataclass(frozen=True)
@@ -176,20 +178,23 @@ class ReliefReader(nn.Module):
                 getattr(self, name).copy_(getattr(grid, name))
             self.codes.weight.copy_(grid.codes)
 
-    def forward(self, crops_srgb: Tensor, points: Tensor, rotation: Tensor, light: Tensor) -> Tensor:
+    def forward(self, crops_srgb: Tensor, points: Tensor, rotation6d: Tensor, light: Tensor) -> Tensor:
         """Static codes that the fine brightness speaks for.
 
         Args:
             crops_srgb: [B, 3, S, S] sRGB 0..1.
             points: [B, P, 2] landmarks, crop coordinates.
-            rotation: [B, 3, 3] head to the crop's camera.
-            light: [B, 9] of brightness, in the head's axes.
+            rotation6d: [B, 6] first two columns of the rotation, head to the crop's camera.
+            light: [B, 27] nine rows of RGB, in the axes of the crop's camera.
 
         Returns:
             [B, n_codes]. Differentiable to the layers' weights only.
         """
-        with torch.no_grad():
-            seen = self.guidance(crops_srgb, points, rotation, light)
+        # Half precision would move the places by tenths of a pixel.
+        with torch.no_grad(), torch.autocast(crops_srgb.device.type, enabled=False):
+            rotation = rotation_from_6d(rotation6d.float())
+            lamp = turned_to_head(light.float(), rotation)
+            seen = self.guidance(crops_srgb, points.float(), rotation, lamp)
         x = torch.relu(self.first(seen))
         x = x + torch.relu(self.middle(x))
         x = x + torch.relu(self.wide(x))
@@ -204,26 +209,19 @@ class ReliefReader(nn.Module):
         places = F.interpolate(controls, size=(height, width), mode="bilinear", align_corners=False)
         grid = places.permute(0, 2, 3, 1)
         weights = crops_srgb.new_tensor(LUMINANCE)[:, None, None]
-        bright = (crops_srgb.clamp_min(0.0) ** 2.2 * weights).sum(dim=1, keepdim=True)
+        bright = (srgb_to_linear(crops_srgb) * weights).sum(dim=1, keepdim=True)
         logs = _PATH * torch.log(bright + 0.01)
         logs = F.grid_sample(logs, grid.clamp(-1.0, 1.0), align_corners=False, padding_mode="border")
-        facing = -(rotation[:, 2:] @ self.facing.T).unflatten(2, (height, width))
+        facing = -(rotation[:, 2] @ self.facing.T).unflatten(1, (height, width))
         inside = (grid.abs().amax(dim=-1) < 1.0).to(logs.dtype)[:, None]
-        weight = ((facing - 0.2) * 2.5).clamp(0.0, 1.0) * inside
-        fine = weight * (logs - _bell(logs * weight) / _bell(weight).clamp_min(1e-3))
+        weight = smoothstep(facing, *FACING) * inside[:, 0]
+        broad = blur(logs[:, 0] * weight, _RADIUS) / blur(weight, _RADIUS).clamp_min(1e-3)
+        weight, fine = weight[:, None], (weight * (logs[:, 0] - broad))[:, None]
         shading = torch.stack([light @ part for part in self.shading], dim=1)
         floor = 0.1 * shading[:, :1].amax(dim=2, keepdim=True).clamp_min(1e-3)
         slopes = shading[:, 1:] / torch.maximum(shading[:, :1], floor)
         slopes = weight * slopes.clamp(-2.0, 2.0).unflatten(2, (height, width))
         return torch.cat([fine.clamp(-4.0, 4.0), weight, slopes, fine * slopes], dim=1)
-
-
-def _bell(maps: Tensor) -> Tensor:
-    """Mean over a bell: two boxes of width `_RADIUS`."""
-    side = _RADIUS + 1
-    for _ in range(2):
-        maps = F.avg_pool2d(maps, side, stride=1, padding=side // 2)
-    return maps
 
 
 def turned_to_head(light: Tensor, rotation: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -130,7 +131,8 @@ class FaceSide:
             name: getattr(self, name).to(device)
             for name in ("basis", "anchor", "points_mean", "points_basis", "albedo_form")
         }
-        return replace(self, model=self.model.to(device), metric=self.metric.to(device), **moved)
+        model, metric = (copy.deepcopy(m).to(device) for m in (self.model, self.metric))
+        return replace(self, model=model, metric=metric, **moved)
 
 
 def face_side(model: MorphableModel, config: HifaceConfig) -> FaceSide:

@@ -110,12 +110,12 @@ class HifaceTask:
         embed: Embed | None = None,
     ) -> None:
         self.recipe, self.embed = recipe, embed
-        self.photos = None if photos is None else PhotoCrops(photos, round(1.4 * recipe.network.crop_px))
         self.teacher = None if teacher is None else load_hiface(teacher)
         if self.teacher is not None and self.teacher.config != recipe.network:
             raise AssetError(
                 f"{teacher} holds a network of another preset; teach with weights of the preset to be trained"
             )
+        self.photos = None if photos is None else PhotoCrops(photos, round(1.4 * recipe.network.crop_px))
         self.side = face_side(load_model("open"), recipe.network)
         self.anchor = self.side.anchor
         more = {"more": LABELS, "optional": {CODES: sum(load_detail_basis("open").counts)}}
@@ -225,13 +225,15 @@ class HifaceTask:
         network.refit_identity(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
     def identity_sigma(self, network: torch.nn.Module) -> list[float]:
-        """[K] root mean square error of each identity coefficient on held persons."""
-        squares = []
+        """[K] error of each identity coefficient over its spread, root mean squares on held persons."""
+        errors, spreads = [], []
         with torch.inference_mode():
             for batch in self._held():
                 out = HifaceOutput(*network.cpu()(batch.crops, batch.seen_points))
-                squares.append((out.identity - batch.identity).square())
-        return [round(float(v), 4) for v in torch.cat(squares).mean(dim=0).sqrt()]
+                errors.append((out.identity - batch.identity).square())
+                spreads.append(batch.identity.square())
+        share = torch.cat(errors).mean(dim=0) / torch.cat(spreads).mean(dim=0)
+        return [round(float(v), 4) for v in share.sqrt().clamp_max(1.0)]
 
     def _held(self) -> list[HifaceBatch]:
         if not self._held_batches:

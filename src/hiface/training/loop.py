@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from hiface.errors import FitError, OutputError
+from hiface.errors import AssetError, FitError, OutputError
 from hiface.training.team import Team
 
 LOGGER = logging.getLogger(__name__)
@@ -139,10 +139,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be made ({error}); name another folder") from error
-    if checkpoint.exists() and not resume:
-        raise OutputError(
-            f"{out} already holds a training run; continue it with --resume or name another folder"
-        )
+    check_run_folder(out, resume)
     team.wait()
     if checkpoint.exists():
         state.load(checkpoint)
@@ -175,6 +172,18 @@ def train(
                 draw(state.step, {f"validation/{k}": v for k, v in scores.items()}, sheet)
             team.wait()
     return state.average.to("cpu")
+
+
+def check_run_folder(out: Path, resume: bool) -> None:
+    """Whether a run may begin in a folder, before anything expensive is done.
+
+    Raises:
+        OutputError: It holds a run and `resume` is not given.
+    """
+    if (out / "checkpoint.pt").exists() and not resume:
+        raise OutputError(
+            f"{out} already holds a training run; continue it with --resume or name another folder"
+        )
 
 
 def mixed_precision(network: nn.Module, device: str) -> Network:
@@ -269,7 +278,6 @@ class TrainState:
         """Writes everything that a resumed run needs, under a temporary name first."""
         content = {
             "step": self.step,
-            "config": json.dumps(dataclasses.asdict(self.config)),
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -279,17 +287,34 @@ class TrainState:
         os.replace(partial, path)
 
     def load(self, path: Path) -> None:
-        """Reads what `save` wrote."""
+        """Reads what `save` wrote.
+
+        Raises:
+            AssetError: The checkpoint is damaged, or of another network.
+        """
         content = read_checkpoint(path)
-        self.network.load_state_dict(content["network"])
-        self.average.load_state_dict(content["average"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.step = int(content["step"])
+        try:
+            self.network.load_state_dict(content["network"])
+            self.average.load_state_dict(content["average"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.step = int(content["step"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise AssetError(
+                f"{path} is not of this network ({str(error).splitlines()[0]}); resume with the recipe and "
+                "preset that it was started with, or name another folder"
+            ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Content of a checkpoint, on CPU; nothing in the file is executed."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Content of a checkpoint, on CPU; nothing in the file is executed.
+
+    Raises:
+        AssetError: The file is missing or damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise AssetError(f"{path} cannot be read as a checkpoint ({error}); start anew") from error
 
 
 def _to_device(batch: Any, device: str) -> Any:

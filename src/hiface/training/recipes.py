@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from hiface.devices import check_device
 from hiface.errors import AssetError, HifaceError, MissingExtraError, OptionError
+from hiface.networks.backbones import ResNet50
 from hiface.networks.finder import Finder
 from hiface.networks.hiface import PRESETS, Hiface
 from hiface.networks.landmarker import Landmarker
@@ -32,7 +34,7 @@ from hiface.training.export_onnx import export_onnx
 from hiface.training.finder_task import FinderRecipe, FinderTask
 from hiface.training.hiface_task import HifaceRecipe, HifaceTask
 from hiface.training.landmark_task import LandmarkRecipe, LandmarkTask
-from hiface.training.loop import LoopConfig, read_checkpoint, train
+from hiface.training.loop import LoopConfig, check_run_folder, read_checkpoint, train
 from hiface.training.recogniser_task import RecogniserRecipe, RecogniserTask
 from hiface.training.shards import manifest_of, mirror_of
 from hiface.training.team import joined
@@ -82,7 +84,8 @@ def main_train(
         steps: Number of steps in place of the recipe's.
         device: Torch device.
         resume: Go on from the checkpoint in `out`.
-        start: Weights (`.safetensors`) or checkpoint (`.pt`) to start from instead of random ones.
+        start: Weights (`.safetensors`) or checkpoint (`.pt`) to start from instead of random ones; for the
+            preset "paper" also torchvision's weights of resnet50 (`.pth`).
         choices: Preset and photos; for the recipe "hiface" only.
 
     Returns:
@@ -90,11 +93,13 @@ def main_train(
         numbers, if the package onnx is installed.
 
     Raises:
-        HifaceError: An unknown recipe or preset.
+        HifaceError: An unknown recipe, preset or device.
         AssetError: Data or start weights cannot be used.
         OutputError: `out` cannot be written, or holds a run and `resume` is not given.
     """
     choices = choices or HifaceChoices()
+    check_run_folder(out, resume)
+    check_device(device)
     chosen = _with_choices(_chosen(recipe), choices)
     loop = chosen.loop if steps is None else dataclasses.replace(chosen.loop, steps=steps)
     if device == "cpu":
@@ -198,9 +203,15 @@ def _known(network: nn.Module) -> AnyNetwork:
 
 
 def _start_from(network: nn.Module, start: Path) -> None:
-    """Copies the weights of an earlier run."""
-    if start.suffix == ".pt":
-        state = read_checkpoint(start)["average"]
+    """Copies the weights of an earlier run, or torchvision's into the trunk."""
+    if start.suffix in (".pt", ".pth"):
+        content = read_checkpoint(start)
+        if "average" not in content and isinstance(network, Hiface) and isinstance(network.trunk, ResNet50):
+            network.trunk.start_from_torchvision(content)
+            return
+        if "average" not in content:
+            raise AssetError(f"{start.name} is no checkpoint of a training run; name a run's checkpoint.pt")
+        state = content["average"]
     else:
         loaders = {
             Finder: load_finder,
