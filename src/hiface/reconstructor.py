@@ -38,7 +38,7 @@ LOGGER = logging.getLogger(__name__)
 
 Method = Literal["hiface", "fit"]
 METHODS = get_args(Method)
-_EXPRESSION_SIGMA = 0.08  # of expressions about the network's, 0..1
+_EXPRESSION_SIGMA = 0.05  # of expressions about the network's, 0..1
 _REFINE_PX = 1024  # detail maps have 256 texels
 _DETAIL_SIGMA = 0.2  # of detail codes about the network's, which have seen the same shading
 
