@@ -159,7 +159,7 @@ def test_a_few_steps_on_one_batch_bring_the_loss_down(data):
     batch = task.batch(0)
     network = task.network.train()
     values = descend(network, lambda: task.loss(network, batch)[0], 25, 1e-3)
-    assert np.mean(values[-3:]) < 0.6 * values[0]
+    assert np.mean(values[-3:]) < 0.65 * values[0]
 
 
 def test_the_sheet_shows_pictures_reconstructions_and_relief(task):
