@@ -158,8 +158,8 @@ def test_a_few_steps_on_one_batch_bring_the_loss_down(data):
     task = HifaceTask(HifaceRecipe(batch_size=6, held=8, backgrounds=6, composed_of=2), (data,))
     batch = task.batch(0)
     network = task.network.train()
-    values = descend(network, lambda: task.loss(network, batch)[0], 25, 1e-3)
-    assert np.mean(values[-3:]) < 0.65 * values[0]
+    values = descend(network, lambda: task.loss(network, batch)[0], 35, 1e-3)
+    assert np.mean(values[-3:]) < 0.6 * values[0]
 
 
 def test_the_sheet_shows_pictures_reconstructions_and_relief(task):

@@ -18,15 +18,16 @@ from hiface.assets import list_assets
 from hiface.assets.loader import asset_path
 from hiface.data import Photo, read_photo
 from hiface.data.colour import srgb_to_linear
+from hiface.detail.basis import load_detail_basis
 from hiface.devices import check_device, pick_device
 from hiface.errors import AssetError, FitError
 from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes
 from hiface.fitting.fit import align_to_landmarks, default_focal_px, fit_face
-from hiface.fitting.observe import observation_from_detection
+from hiface.fitting.observe import landmark_observation, observation_from_detection
 from hiface.fitting.priors import Start
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
-from hiface.networks.hiface import Hiface
+from hiface.networks.hiface_params import check_model
 from hiface.networks.read_hiface import HifaceReader
 from hiface.networks.runtime import TorchRunner
 from hiface.networks.sd_detail import SdDetail
@@ -84,7 +85,7 @@ class Reconstructor:
         if method == "hiface":
             _check_weights(weights)
             network = load_hiface(weights)
-            _check_model(network, self.model)
+            check_model(network.config, self.model, load_detail_basis(self.model.name))
             self._detail = SdDetail.of(network, self.model.name)
             notes = weights_notes(weights or asset_path("weights/hiface.safetensors"))
             runner = TorchRunner(copy.deepcopy(network), str(self.device), notes)
@@ -157,7 +158,8 @@ class Reconstructor:
         """
         started = time.perf_counter()
         believed = self._believed(face)
-        observation = observation_from_detection(face.detection, face.photo.image_srgb, face.photo.focal_px)
+        height, width = face.photo.image_srgb.shape[:2]
+        observation = landmark_observation(face.detection, width, height, face.photo.focal_px)
         params = align_to_landmarks(face.model, observation, believed)
         timings = {**face.timings_s, "align": time.perf_counter() - started}
         return replace(face, params=params, fitted=params, timings_s=timings)
@@ -210,16 +212,6 @@ def _check_weights(weights: Path | None) -> None:
         raise AssetError(
             "this package has no trained weights of the HiFace network; train some with hiface train hiface "
             "and name the file (weights=, or --weights), or use the method fit"
-        )
-
-
-def _check_model(network: Hiface, model: MorphableModel) -> None:
-    has = (model.data.n_identity, len(model.data.expression_names), len(model.data.albedo_names))
-    wants = (network.config.n_identity, network.config.n_expression, network.config.n_albedo)
-    if has != wants:
-        raise AssetError(
-            f"the HiFace network was trained for a face model of {wants} identity, expression and albedo "
-            f"coefficients, {model.name!r} has {has}; use the model it was trained for, or the method fit"
         )
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -30,6 +32,14 @@ def observation_from_detection(
         The observation, in pixels of the photo.
     """
     height, width = image_srgb.shape[:2]
+    landmarks = landmark_observation(detection, width, height, focal_px)
+    return replace(landmarks, crop=face_crop(detection, image_srgb))
+
+
+def landmark_observation(
+    detection: Detection, width: int, height: int, focal_px: float | None = None
+) -> FaceObservation:
+    """The same without the picture, of a photo of this size."""
     labels = load_json_asset("open/landmarks/iris.json")["labels"]
     eyes = torch.tensor(
         [[i for i, name in enumerate(labels) if name.startswith(side)] for side in ("right_", "left_")]
@@ -45,7 +55,6 @@ def observation_from_detection(
         iris_sigma_px=detection.iris_sigma_px[eyes].mean(dim=1),
         R_cam_object=detection.R_cam_object,
         focal_px=focal_px,
-        crop=face_crop(detection, image_srgb),
     )
 
 

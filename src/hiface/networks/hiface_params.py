@@ -12,11 +12,37 @@ import torch
 from torch import Tensor
 
 from hiface.data.crops import CropFrame
+from hiface.detail.basis import DetailBasis
+from hiface.errors import AssetError
 from hiface.morphable import MorphableModel
-from hiface.networks.hiface import HifaceOutput
+from hiface.networks.hiface import HifaceConfig, HifaceOutput
 from hiface.networks.poses import crop_rotation, rotation_from_6d
 from hiface.render.shade import rotate_light
 from hiface.types import Camera, FaceParams
+
+
+def check_model(config: HifaceConfig, model: MorphableModel, basis: DetailBasis) -> None:
+    """Whether a face model and its detail basis have the coefficients that a network speaks of.
+
+    Raises:
+        AssetError: They have not.
+    """
+    data = model.data
+    has = (data.n_identity, len(data.expression_names), len(data.albedo_names), *basis.counts)
+    wants = (
+        config.n_identity,
+        config.n_expression,
+        config.n_albedo,
+        config.n_static,
+        config.n_compressed,
+        config.n_stretched,
+    )
+    if has[:3] != wants[:3] or any(a < b for a, b in zip(has[3:], wants[3:], strict=True)):
+        raise AssetError(
+            f"the HiFace network is made or trained for a face model of {wants} coefficients (identity, "
+            f"expression, albedo, static, compressed, stretched), {data.name!r} has {has}; use a preset or "
+            "weights made for this model"
+        )
 
 
 def head_anchor(model: MorphableModel) -> Tensor:

@@ -82,7 +82,6 @@ def collect_detail(
     maps = {state: torch.empty(count, len(texels), dtype=torch.float16) for state in STATES}
     squares = torch.zeros(2, len(texels))
     names = model.data.expression_names
-    cells = model.data.triangles if model.data.quads is None else model.data.quads
     space = wrinkle_tables(model, size).space
     for i, number in enumerate(people):
         rng = np.random.default_rng([seed, number, 29])
@@ -96,7 +95,7 @@ def collect_detail(
             moved = rest_of(model, person.identity).shape + (
                 expression @ model.expression_basis.flatten(1)
             ).unflatten(-1, (-1, 3))
-            tension = vertex_tension(moved, detail.neutral, cells, smooth_steps=1)
+            tension = vertex_tension(moved, detail.neutral, model.cells, smooth_steps=1)
             masks = torch.cat(tension_maps(tension, space)).flatten(1)[:, texels]
             squares += masks.square()
         advance()

@@ -172,8 +172,7 @@ def _compressible(model: MorphableModel, space: UvSpace) -> Tensor:
         + data.expression_basis[[i for i, other in enumerate(stems) if other == stem]].sum(dim=0)
         for stem in sorted(set(stems))
     ]
-    cells = data.triangles if data.quads is None else data.quads
-    tension = vertex_tension(torch.stack(moved), data.template, cells, smooth_steps=1).clamp_min(0)
+    tension = vertex_tension(torch.stack(moved), data.template, model.cells, smooth_steps=1).clamp_min(0)
     most = tension.sort(dim=0, descending=True).values[:2]
     return tension_maps(most[0] + 0.7 * most[1:].sum(dim=0), space)[0][0]
 
@@ -378,9 +377,7 @@ def picture_displacement(model: MorphableModel, detail: PersonDetail, vertices: 
     Returns:
         [S, S] metres, positive outward.
     """
-    data = model.data
-    cells = data.triangles if data.quads is None else data.quads
     space = wrinkle_tables(model, detail.static.shape[-1]).space
-    masks = tension_maps(vertex_tension(vertices, detail.neutral, cells, smooth_steps=1), space)
+    masks = tension_maps(vertex_tension(vertices, detail.neutral, model.cells, smooth_steps=1), space)
     maps = combine_detail(detail.static[None], detail.compressed[None], detail.stretched[None], masks)
     return maps[0]

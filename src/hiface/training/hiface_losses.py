@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from hiface.detail.basis import DetailBasis, load_detail_basis
 from hiface.detail.sd_detail import expression_masks
-from hiface.errors import AssetError
 from hiface.losses.detail_loss import composed_error, dynamic_error, state_error
 from hiface.losses.distillation_loss import distillation
 from hiface.losses.landmark_points import rotation_distance
@@ -21,7 +20,7 @@ from hiface.losses.self_loss import Embed, draw_self, identity_loss, landmark_ag
 from hiface.losses.shape_loss import ShapeMetric, projected_distance, quadratic
 from hiface.morphable import MorphableModel
 from hiface.networks.hiface import Hiface, HifaceConfig, HifaceOutput
-from hiface.networks.hiface_params import head_anchor, place_to_translation
+from hiface.networks.hiface_params import check_model, head_anchor, place_to_translation
 from hiface.networks.poses import crop_rotation, rotation_from_6d
 from hiface.training.hiface_batches import HifaceBatch
 from hiface.training.loop import Network
@@ -141,22 +140,8 @@ def face_side(model: MorphableModel, config: HifaceConfig) -> FaceSide:
     Raises:
         AssetError: The network's numbers of coefficients are not those of the model or its detail basis.
     """
-    data = model.data
-    basis = load_detail_basis(data.name)
-    has = (data.n_identity, len(data.expression_names), len(data.albedo_names), *basis.counts)
-    wants = (
-        config.n_identity,
-        config.n_expression,
-        config.n_albedo,
-        config.n_static,
-        config.n_compressed,
-        config.n_stretched,
-    )
-    if has[:3] != wants[:3] or any(a < b for a, b in zip(has[3:], wants[3:], strict=True)):
-        raise AssetError(
-            f"the network is for {wants} coefficients (identity, expression, albedo, static, compressed, "
-            f"stretched), the face model {data.name!r} has {has}; train with a preset made for this model"
-        )
+    basis = load_detail_basis(model.name)
+    check_model(config, model, basis)
     moved = torch.cat([model.identity_basis, model.expression_basis])
     sets = [model.landmark_set(name) for name in ("ibug68", "dense")]
 
