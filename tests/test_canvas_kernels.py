@@ -18,6 +18,7 @@ from hiface.render.kernels import skin as compiled_skin
 from hiface.render.kernels.body import PATTERNS
 from hiface.render.kernels.library import has_library
 from hiface.render.rasterize import fragments, rasterize
+from hiface.render.visibility import N_DIRECTIONS, HeadVisibility
 from hiface.synthetic import body, lights, scene, skin
 from hiface.synthetic.effects import ALL_EFFECTS, PLAIN
 from hiface.synthetic.generator import Style, generate_picture
@@ -159,7 +160,7 @@ def surroundings(seed: int) -> lights.Surroundings:
 def test_light_on_vertices(jaw_open, monkeypatch):
     gen = torch.Generator().manual_seed(5)
     n = 50
-    seen = lights.HeadVisibility(*torch.rand(2, n, lights.N_DIRECTIONS, generator=gen))
+    seen = HeadVisibility(*torch.rand(2, n, N_DIRECTIONS, generator=gen))
     R = torch.linalg.qr(torch.randn(3, 3, generator=gen)).Q
     table = torch.zeros(n, 12)
     table[:, 3:6] = torch.nn.functional.normalize(torch.randn(n, 3, generator=gen), dim=1)

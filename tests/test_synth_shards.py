@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import hiface
 from hiface.cli.main import main
 from hiface.errors import AssetError, OptionError, OutputError
-from hiface.synthetic import lights, shards, stream, streaming, tars
+from hiface.render import visibility
+from hiface.synthetic import shards, stream, streaming, tars
 from hiface.synthetic import sheet as sheets
 from hiface.synthetic.datasets import DataSpec, make_samples, make_spec
 from hiface.synthetic.pixels import png_bytes, png_pixels
@@ -318,7 +319,7 @@ def test_streamed_samples_are_those_of_the_shards(made, monkeypatch):
     for key in ("000000003", "000000004"):
         assert encode_arrays(sample_arrays(next(streamed))) == files[key]
     assert len(streaming._render(SPEC, 0)) == 3
-    monkeypatch.setattr(lights, "visibility_table", None)  # takes long, so it is not made for every chunk
+    monkeypatch.setattr(visibility, "visibility_table", None)  # takes long, so it is not made for every chunk
     assert len(streaming._render(SPEC, 3)) == 3
     ahead = stream(size=SIZE, seed=2, start=3, workers=1)
     assert encode_arrays(sample_arrays(next(ahead))) == files["000000003"]

@@ -7,6 +7,7 @@ import torch
 import hiface
 from hiface.data.colour import srgb_to_linear
 from hiface.render.shade import sh_basis
+from hiface.render.visibility import head_visibility
 from hiface.synthetic import generator
 from hiface.synthetic.backgrounds import sample_background
 from hiface.synthetic.camera_effects import apply_effects, plain_srgb
@@ -22,7 +23,7 @@ from hiface.synthetic.expressions import (
     sample_gaze,
 )
 from hiface.synthetic.head import person_texture
-from hiface.synthetic.lights import head_visibility, plain_light, sample_surroundings
+from hiface.synthetic.lights import plain_light, sample_surroundings
 from hiface.synthetic.people import sample_person
 from hiface.synthetic.shots import draw_shot, limit_act, make_picture, pose_person, sitter_of
 from hiface.synthetic.studio import render_person, studio_params

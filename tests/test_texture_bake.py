@@ -55,7 +55,12 @@ def turned():
     torch.manual_seed(0)
     model, params = head(yaw=0.6)
     truth = pattern()
-    return model, params, truth, bake_texture(model, params, photo_of(model, params, truth), size=SIZE)
+    return (
+        model,
+        params,
+        truth,
+        bake_texture(model, params, photo_of(model, params, truth), size=SIZE, blend=0),
+    )
 
 
 def test_seen_part_is_the_true_albedo_without_light(turned):
@@ -95,10 +100,31 @@ def test_light_is_needed(turned):
     model, params, truth, bake = turned
     flat = torch.zeros(9, 3)
     flat[0] = params.light[0]
-    wrong = bake_texture(model, params.replace(light=flat), photo_of(model, params, truth), size=SIZE)
+    wrong = bake_texture(
+        model, params.replace(light=flat), photo_of(model, params, truth), size=SIZE, blend=0
+    )
     seen = bake.seen & wrong.seen
     good, bad = ((srgb_to_linear(b.image_srgb) - truth).abs().mean(dim=0)[seen].mean() for b in (bake, wrong))
     assert bad > 3 * good
+
+
+def test_blending_takes_what_is_smooth_from_the_model_and_marks_from_the_photo():
+    torch.manual_seed(0)
+    model, params = head(yaw=0.0)
+    spotted = pattern()
+    spotted[:, ::16] *= 0.8
+    photo = photo_of(model, params, spotted)
+    coarse = torch.tensor([0.5, 0.33, 0.25])[:, None, None]
+    far, marks = [], []
+    for blend in (0.0, 0.65):
+        bake = bake_texture(model, params, photo, size=SIZE, blend=blend)
+        log = (srgb_to_linear(bake.image_srgb) / coarse).log()
+        spots, beside = log[:, 16::16], 0.5 * (log[:, 13:-3:16] + log[:, 19::16])
+        seen = bake.seen[16::16]
+        marks.append(float((spots - beside)[:, seen].mean()))
+        far.append(float(beside[:, seen].std(dim=1).mean()))
+    assert far[1] < 0.7 * far[0]
+    assert 0.85 < marks[1] / marks[0] < 1.15
 
 
 def test_frontal_photo_is_seen_on_both_sides():

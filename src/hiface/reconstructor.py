@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,13 +19,14 @@ from hiface.assets import list_assets
 from hiface.assets.loader import asset_path
 from hiface.data import Photo, read_photo
 from hiface.data.colour import srgb_to_linear
-from hiface.detail.basis import load_detail_basis
+from hiface.detail.basis import DetailBasis, load_detail_basis
 from hiface.devices import check_device, pick_device
 from hiface.errors import AssetError, FitError
 from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes
 from hiface.fitting.fit import align_to_landmarks, default_focal_px, fit_face
 from hiface.fitting.observe import landmark_observation, observation_from_detection
 from hiface.fitting.priors import Start
+from hiface.fitting.relief import fit_relief
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.networks.hiface_params import check_model
@@ -40,8 +42,9 @@ LOGGER = logging.getLogger(__name__)
 Method = Literal["hiface", "fit"]
 METHODS = get_args(Method)
 _EXPRESSION_SIGMA = 0.05  # of expressions about the network's, 0..1
+_ALBEDO_SIGMA = 0.35  # of albedo coefficients about the network's
 _REFINE_PX = 1024  # detail maps have 256 texels
-_DETAIL_SIGMA = 0.2  # of detail codes about the network's, which have seen the same shading
+_DETAIL_SIGMA = 0.5  # of detail codes about the network's, which have seen the same shading
 
 
 class Reconstructor:
@@ -49,7 +52,7 @@ class Reconstructor:
 
     Args:
         method: "hiface": all coefficients and detail in one pass of a network. "fit": inverse rendering,
-            initialised from landmarks, without detail.
+            initialised from landmarks.
         face_model: Name of a face model or a loaded one.
         device: Device of the HiFace network, for example "cpu" or "cuda"; None takes CUDA if there is one.
             Detection and fits run on the CPU.
@@ -82,6 +85,9 @@ class Reconstructor:
         self.model = load_model(face_model) if isinstance(face_model, str) else face_model
         self.detector = FaceDetector()
         self.network, self._detail = None, None
+        self._basis: DetailBasis | None = None  # says how deep people's lines are
+        with suppress(AssetError):  # of another face model than the packaged one
+            self._basis = load_detail_basis(self.model.name)
         if method == "hiface":
             _check_weights(weights)
             network = load_hiface(weights)
@@ -185,18 +191,25 @@ class Reconstructor:
             srgb_to_linear(region),
             DetailFitConfig(sigma=_DETAIL_SIGMA),
         )
-        params = params.replace(static=static)
         timings = {**face.timings_s, "refine": time.perf_counter() - started}
-        return FaceResult(
-            params, face.model, face.photo, face.detection, params, timings_s=timings, detail=self._detail
-        )
+        params = params.replace(static=static)
+        return self._with_relief(replace(face, params=params, fitted=params, timings_s=timings))
+
+    def _with_relief(self, face: FaceResult) -> FaceResult:
+        """Adds the displacement that the photo's shading shows beyond the face's detail codes."""
+        started = time.perf_counter()
+        region, camera = head_region(face.model, face.params, face.photo.image_srgb, _REFINE_PX)
+        known, params = face.displacement(), face.params.replace(camera=camera)
+        found = fit_relief(face.model, params, srgb_to_linear(region), known, self._basis)
+        timings = {**face.timings_s, "relief": time.perf_counter() - started}
+        return replace(face, relief=found - known, timings_s=timings)
 
     def _believed(self, face: FaceResult) -> Start:
         if self.network is None or self._detail is None or face.detail is not self._detail:
             raise ValueError(
                 "only a Reconstructor of the method 'hiface' can align or refine, and only its own faces"
             )
-        return Start(face.fitted, self.network.identity_sigma, _EXPRESSION_SIGMA)
+        return Start(face.fitted, self.network.identity_sigma, _EXPRESSION_SIGMA, _ALBEDO_SIGMA)
 
     def fit(self, photo: Photo, detection: Detection, detect_s: float = 0.0) -> FaceResult:
         """Fits one detected face; see `reconstruct`."""
@@ -204,7 +217,8 @@ class Reconstructor:
         observation = observation_from_detection(detection, photo.image_srgb, photo.focal_px)
         params = fit_face(self.model, observation).params
         timings = {"detect": detect_s, "fit": time.perf_counter() - started}
-        return FaceResult(params, self.model, photo, detection, fitted=params, timings_s=timings)
+        face = FaceResult(params, self.model, photo, detection, fitted=params, timings_s=timings)
+        return self._with_relief(face)
 
 
 def _check_weights(weights: Path | None) -> None:

@@ -18,6 +18,7 @@ from hiface.export.texture import bake_photo_texture
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
 from hiface.networks.sd_detail import SdDetail
+from hiface.render.pyramid import resize
 from hiface.saving import SaveOptions, save_face
 from hiface.types import Camera, FaceMesh, FaceParams
 
@@ -38,6 +39,8 @@ class FaceResult:
         timings_s: Seconds by stage.
         detail: Makes displacement of `params.static` and the expression, or None where no detail was
             estimated.
+        relief: [1, S, S] metres, displacement of the person beyond what `detail` makes, read off the photo's
+            shading, or None.
     """
 
     params: FaceParams
@@ -48,6 +51,7 @@ class FaceResult:
     scale_source: str = "model_prior"
     timings_s: Mapping[str, float] = field(default_factory=dict)
     detail: SdDetail | None = None
+    relief: Tensor | None = None
     _textures: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -130,7 +134,10 @@ class FaceResult:
             [3, size, size] sRGB in 0..1.
         """
         if size not in self._textures:
-            bake = bake_photo_texture(self.model, self.fitted, self.photo.image_srgb, size=size)
+            relief = self.with_params(self.fitted).displacement() if self.has_detail else None
+            bake = bake_photo_texture(
+                self.model, self.fitted, self.photo.image_srgb, size=size, displacement=relief
+            )
             self._textures[size] = bake.image_srgb
         return self._textures[size]
 
@@ -143,11 +150,18 @@ class FaceResult:
         Returns:
             [1, S, S] metres along the normals, positive outward; zero where no detail was estimated.
         """
-        p = self.params
-        if self.detail is None or p.static is None:
-            return torch.zeros(1, DEFAULT_DETAIL_PX, DEFAULT_DETAIL_PX)
-        with torch.no_grad():
-            return self.detail.maps(self.model, p.identity, p.expression, p.static, parts).displacement
+        p, found = self.params, torch.zeros(1, DEFAULT_DETAIL_PX, DEFAULT_DETAIL_PX)
+        if self.detail is not None and p.static is not None:
+            with torch.no_grad():
+                found = self.detail.maps(self.model, p.identity, p.expression, p.static, parts).displacement
+        if self.relief is None or parts in ("none", "dynamic"):
+            return found
+        return resize(found, self.relief.shape[-1]) + self.relief
+
+    @property
+    def has_detail(self) -> bool:
+        """Whether displacement was estimated."""
+        return self.relief is not None or (self.detail is not None and self.params.static is not None)
 
     def normals(self, parts: Parts = "both") -> Tensor:
         """[3, S, S] unit normals of the detailed surface over the texture square, object space."""

@@ -85,7 +85,7 @@ def save_person(
     for name in formats:
         if name == "overview":
             seen = face.with_params(face.fitted)
-            maps = face.texture(options.texture_size), None if face.detail is None else seen.displacement()
+            maps = face.texture(options.texture_size), seen.displacement() if seen.has_detail else None
             image, points = face.photo.image_srgb, face.landmarks()
             write_overview(folder / "overview.png", face.model, face.fitted, image, points, *maps)
         elif name == "maps":
@@ -105,7 +105,7 @@ def _save_glb(face: FaceResult, path: Path, options: SaveOptions) -> None:
 
 
 def _save_maps(face: FaceResult, folder: Path) -> None:
-    if face.detail is None or face.params.static is None:
+    if not face.has_detail:
         return
     maps: dict[str, Parts] = {"displacement": "both", "displacement_static": "static"}
     for name, parts in maps.items():
@@ -116,11 +116,13 @@ def _save_maps(face: FaceResult, folder: Path) -> None:
 
 def _glb_detail(face: FaceResult, wrinkles: bool) -> GlbDetail | None:
     """The person's own relief as a normal map, and what expressions fold, if asked for."""
-    if face.detail is None or face.params.static is None:
+    if not face.has_detail:
         return None
     rest, p = face.neutral(), face.params
     relief = tangent_normal_map(face.model, rest.mesh.vertices, rest.displacement("static"))
-    folds = wrinkles_of(face.model, face.detail, p.identity, face.params.static) if wrinkles else None
+    folds = None
+    if wrinkles and face.detail is not None and p.static is not None:
+        folds = wrinkles_of(face.model, face.detail, p.identity, p.static)
     return GlbDetail(relief, folds)
 
 

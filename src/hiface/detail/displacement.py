@@ -17,6 +17,10 @@ from torch.autograd.function import once_differentiable
 from hiface.errors import ShapeError
 from hiface.geometry.normals import unit
 
+CAVITY_M = 0.0004
+CAVITY = (0.16, 0.24, 0.26)
+"""Grooves are darker than their slopes alone: the deepest lose this much red, green and blue (logarithm),
+those `CAVITY_M` deep nearly two thirds of it."""
 _LEAST_AREA = 0.05  # of a texel's parallelogram over that of its sides; thinner ones carry no slope
 
 
@@ -90,6 +94,19 @@ class _UnitCross(torch.autograd.Function):
         grad = torch.addcmul(grad, normal, _dot(grad, normal), value=-1.0).mul_(scale)
         grad_u = _cross(grad.unbind(0), dv.unbind(0), torch.empty_like(du))
         return grad_u, _cross(du.unbind(0), grad.unbind(0), torch.empty_like(dv)), None
+
+
+def cavity_log(displacement: Tensor) -> Tensor:
+    """Logarithm of the light that grooves lose to their own walls.
+
+    Args:
+        displacement: [*B, 1, H, W] metres.
+
+    Returns:
+        [*B, 3, H, W], 0 or less; added to the logarithm of the shading by the normals. Differentiable.
+    """
+    lost = displacement.new_tensor(CAVITY)[:, None, None]
+    return lost * ((displacement.clamp_max(0) / CAVITY_M).exp() - 1)
 
 
 def displace(position_map: Tensor, normal_map: Tensor, displacement: Tensor) -> Tensor:

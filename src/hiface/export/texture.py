@@ -17,8 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiface.data.colour import linear_to_srgb, srgb_to_linear
+from hiface.detail.displacement import cavity_log
+from hiface.detail.sd_detail import detail_space, detailed_normals
 from hiface.errors import ShapeError
 from hiface.export.morphs import check_single
+from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.pyramid import blur, push_pull, resize, smoothstep
 from hiface.render.shade import sh_basis
@@ -28,9 +31,11 @@ from hiface.render.texels import (
     crop_to_head,
     head_region,
     photo_weights,
+    plain_skin,
     texel_surface,
 )
 from hiface.render.texture import sample_texture
+from hiface.render.visibility import light_transfer, turned_transfer
 from hiface.types import FaceParams
 
 SHADING_RANGE = (0.35, 2.5)
@@ -50,6 +55,13 @@ BRIGHTEST_SKIN = (0.55, 0.90)
 is too dim exceeds them."""
 GREY_LIMIT = 0.35
 """The brightness of completed skin may differ from the tone of the face by this logarithm."""
+ALBEDO_BLEND = 0.65
+"""Share of the coarse albedo in what is smooth (Jiang et al. 2018 show 0.65 and 0.35)."""
+BLEND_FINENESS = 64
+"""What is smooth: over this part of the texture, half a centimetre or so."""
+OWN_SHADOW = (-0.7, 0.2)
+"""Logarithm of the light that the head's own shadow leaves; light from nearby skin is not in it."""
+_LEAST_LINE = 2e-4
 _SMALLEST_SPREAD = (0.16, 0.09, 0.09)
 _FEWEST_TEXELS = 50
 _FLOOR = 2e-3
@@ -78,7 +90,13 @@ class _Layer:
 
 
 def bake_texture(
-    model: MorphableModel, params: FaceParams, image_linear: Tensor, *, size: int = 1024
+    model: MorphableModel,
+    params: FaceParams,
+    image_linear: Tensor,
+    *,
+    size: int = 1024,
+    displacement: Tensor | None = None,
+    blend: float = ALBEDO_BLEND,
 ) -> TextureBake:
     """Bakes the photo's colours into the model's texture.
 
@@ -87,6 +105,9 @@ def bake_texture(
         params: One fitted face, without batch dimensions.
         image_linear: [3, H, W] linear RGB, the upright photo that `params.camera` belongs to.
         size: Side of the texture in texels.
+        displacement: [1, D, D] metres, relief whose shading is light and not colour, or None.
+        blend: Share beta of the coarse albedo in rho = beta rho_c + (1 - beta) rho_f where the photo shows
+            the skin, of what is smooth over half a centimetre; finer marks are those of the photo.
 
     Returns:
         The texture. Eyes, teeth and the inside of the mouth have the model's colours.
@@ -104,14 +125,24 @@ def bake_texture(
         photo = _photo_layer(model, params, image_linear, surface, skin)
         tone = _tone(photo, base)
         base = base + tone[:, None, None] * torch.where(skin, 1.0, 0.5)
-        photo = _tame_highlights(_balance(_only_skin(photo, surface), skin), base)
+        plain = resize(plain_skin(model, _COARSE)[None], size)[0]
+        photo = _tame_highlights(_balance(_only_skin(photo, surface), skin), base, plain)
+        if displacement is not None:
+            photo = _without_relief(photo, model, params, displacement, skin)
+        photo = _blended(photo, base, blend, plain)
         log = _complete(photo, base, skin)
         albedo = push_pull(log.exp(), surface.covered.to(log.dtype)).clamp(0.0, 1.0)
     return TextureBake(linear_to_srgb(albedo), photo.weight > 0.5)
 
 
 def bake_photo_texture(
-    model: MorphableModel, params: FaceParams, image_srgb: np.ndarray, *, size: int = 1024
+    model: MorphableModel,
+    params: FaceParams,
+    image_srgb: np.ndarray,
+    *,
+    size: int = 1024,
+    displacement: Tensor | None = None,
+    blend: float = ALBEDO_BLEND,
 ) -> TextureBake:
     """Like `bake_texture`, for a photo as it was read: [H, W, 3] uint8 sRGB.
 
@@ -119,7 +150,10 @@ def bake_photo_texture(
     """
     check_single(params)
     region, camera = head_region(model, params, image_srgb)
-    return bake_texture(model, params.replace(camera=camera), srgb_to_linear(region), size=size)
+    seen = params.replace(camera=camera)
+    return bake_texture(
+        model, seen, srgb_to_linear(region), size=size, displacement=displacement, blend=blend
+    )
 
 
 def model_texture(model: MorphableModel, albedo: Tensor, *, size: int = 1024) -> Tensor:
@@ -151,7 +185,11 @@ def _skin_map(model: MorphableModel, surface: TexelSurface) -> Tensor:
 
 
 def _photo_layer(
-    model: MorphableModel, params: FaceParams, image_linear: Tensor, surface: TexelSurface, skin: Tensor
+    model: MorphableModel,
+    params: FaceParams,
+    image_linear: Tensor,
+    surface: TexelSurface,
+    skin: Tensor,
 ) -> _Layer:
     """De-lit photo colours of the skin, with weights that fall to zero inside the visible area."""
     verts_cam = model.vertices_cam(params)
@@ -164,8 +202,56 @@ def _photo_layer(
     weight = torch.where(skin, weight, 0.0)
     radius = max(1, surface.size // 128)
     feathered = torch.minimum(weight, smoothstep(blur(weight[None], radius)[0], 0.35, 0.95))
-    log = surface.to_map(_delit_log(surface, crop, params.light))
+    shade = _own_shadow(model, params)
+    log = surface.to_map(_delit_log(surface, crop, params.light)) - resize(shade, surface.size)
     return _Layer((log + _exposure(log, feathered)).clamp_max(0.0), feathered)
+
+
+def _own_shadow(model: MorphableModel, params: FaceParams) -> Tensor:
+    """[3, s, s] logarithm of what the head's own shadow leaves of the light on each texel."""
+    space = detail_space(model, _COARSE)
+    verts_cam = model.vertices_cam(params)
+    normals = vertex_normals(verts_cam, model.triangles)
+    transfer = turned_transfer(light_transfer(model).to(params.light), params.camera.R)
+    basis = sh_basis(normals)
+    plain = basis @ params.light
+    reaching = (basis[:, None] @ (transfer @ params.light))[:, 0]
+    least = 0.1 * plain.median().clamp_min(_FLOOR)
+    lost = (reaching.clamp_min(least) / plain.clamp_min(least)).log().clamp(*OWN_SHADOW)
+    return space.lift(lost)
+
+
+def _without_relief(
+    photo: _Layer, model: MorphableModel, params: FaceParams, displacement: Tensor, skin: Tensor
+) -> _Layer:
+    """Takes the shading of relief out of the photo's colours, as far as these agree with it.
+
+    Where the photo shows no such line, or a line beside it, dividing by its shading would draw one.
+    """
+    size, R = displacement.shape[-1], params.camera.R
+    shape = model.vertices(params.identity, params.expression, params.pose)
+
+    def shading(relief: Tensor) -> Tensor:
+        normals = torch.einsum("ij,jhw->hwi", R, detailed_normals(model, shape, relief))
+        return (sh_basis(normals) @ params.light).movedim(-1, 0)
+
+    plain = shading(torch.zeros_like(displacement))
+    least = 0.1 * plain[:, resize(skin[None].float(), size)[0] > 0.5].median().clamp_min(_FLOOR)
+    line = (shading(displacement).clamp_min(least) / plain.clamp_min(least)).log() + cavity_log(displacement)
+    line = resize(line, skin.shape[-1]) * skin
+    grey, radius = line.mean(dim=0), max(1, skin.shape[-1] // BLEND_FINENESS)
+    seen = photo.log.mean(dim=0) - _extend(photo.log, photo.weight, len(skin), BLEND_FINENESS).mean(dim=0)
+    sums = blur(torch.stack([seen * grey, grey * grey]) * photo.weight, radius)
+    share = (sums[0] / (sums[1] + _LEAST_LINE)).clamp(0.0, 1.0)
+    return _Layer(photo.log - share * line, photo.weight)
+
+
+def _blended(photo: _Layer, base: Tensor, blend: float, plain: Tensor) -> _Layer:
+    """Moves what is smooth in the photo's colours to the model's by a share `blend`; skin is `plain`."""
+    if blend == 0.0 or not bool((photo.weight > 0.5).any()):
+        return photo
+    smooth = _extend(photo.log - base, photo.weight * plain, plain.shape[-1], smoothing=BLEND_FINENESS)
+    return _Layer(photo.log - blend * smooth, photo.weight)
 
 
 def _exposure(log: Tensor, weight: Tensor) -> float:
@@ -229,10 +315,13 @@ def _balance(photo: _Layer, skin: Tensor) -> _Layer:
     return _Layer(photo.log - 0.5 * step, photo.weight)
 
 
-def _tame_highlights(photo: _Layer, base: Tensor) -> _Layer:
-    """Compresses what is much brighter than the model: reflections that no matte light explains."""
+def _tame_highlights(photo: _Layer, base: Tensor, plain: Tensor) -> _Layer:
+    """Compresses what is much brighter than the model on plain skin: reflections, which are no colour.
+
+    Brows of the photo are often beside the model's, or paler.
+    """
     excess = ((photo.log - base).mean(dim=0) - HIGHLIGHT).clamp_min(0.0)
-    return _Layer(photo.log - 0.75 * excess, photo.weight)
+    return _Layer(photo.log - 0.75 * excess * plain, photo.weight)
 
 
 def _complete(photo: _Layer, base: Tensor, skin: Tensor) -> Tensor:

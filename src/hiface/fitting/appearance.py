@@ -16,6 +16,7 @@ from hiface.fitting.point_basis import to_camera
 from hiface.fitting.prepared import FitModel
 from hiface.fitting.samples import SurfaceSamples, visible_samples
 from hiface.render.shade import ambient_light
+from hiface.render.visibility import turned_transfer
 
 MIN_SAMPLES = 100  # fewer visible, unclipped samples say nothing of light
 _CLIPPED = 0.98  # linear values above are saturated
@@ -140,6 +141,7 @@ def photometric_energy(
         moves_geometry=moves_geometry,
         layout=prepared.layout,
         frame=frame.to(dtype),
+        transfer=turned_transfer(samples.transfer, pose_values(x, prepared.layout, frame).R.to(dtype)),
     )
     most = config.effective_samples if moves_geometry else config.effective_tone
     effective = min(config.effective_per_px * (frame.size_px * crop.scale) ** 2, most)

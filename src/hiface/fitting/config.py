@@ -65,7 +65,7 @@ class FitConfig:
         dtype: Precision of the points and the solver; samples use single precision.
     """
 
-    n_identity: int = 80
+    n_identity: int = 120
     landmark_floor: float = 0.006
     landmark_sigma_scale: float = 1.4
     landmark_degrees: float = 4.0
@@ -95,8 +95,8 @@ class FitConfig:
     effective_samples: float = 4000.0
     effective_per_px: float = 0.25
     photometric_scale: float = 2.0
-    photometric_floor: float = 0.02
-    pyramid_px: tuple[float, ...] = (0.08, 0.03, 0.012)
+    photometric_floor: float = 0.01
+    pyramid_px: tuple[float, ...] = (0.05, 0.02, 0.01)
     iterations_pose: int = 8
     iterations_landmarks: int = 15
     iterations_light: int = 4

@@ -2,12 +2,10 @@
 """Detail codes from a photo: SD-DeTail inside an optimisation (HiFace's "plug and play").
 
     E(phi) = k sum_p w_p rho(r_p / sigma) + |phi - phi_0|^2 / (2 s^2),
-    r = HP[ log I - log(rho_c L.Y(n)) ] - [ log L.Y(n'(phi)) - log L.Y(n) ]
-
-over the texels p of the face. n' are the normals bent by D(phi) = D_sta + M+ D_com + M- D_str; the dynamic
-codes follow from phi and the expression, which is known. HP takes away what is smooth over a centimetre or
-two: errors of coarse shape, light and tone. k says which share of the texels is independent. The shading
-hardly leaves its linear range, so a few Gauss-Newton steps with all of the small dense Jacobian are enough.
+with the residual r of `hiface.fitting.fine_shading` over the texels p of the face, for the relief
+D(phi) = D_sta + M+ D_com + M- D_str; the dynamic codes follow from phi and the expression, which is known.
+k says which share of the texels is independent. The shading hardly leaves its linear range, so a few
+Gauss-Newton steps with all of the small dense Jacobian are enough.
 """
 
 from __future__ import annotations
@@ -16,27 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hiface.detail.basis import DetailBasis
-from hiface.detail.displacement import bend_normals, relief_slopes
-from hiface.detail.sd_detail import detail_space, detail_values, expression_masks
+from hiface.detail.sd_detail import detail_values, expression_masks
 from hiface.errors import FitError, ShapeError
-from hiface.fitting.photometric_energy import luminance
+from hiface.fitting.fine_shading import FineShading, TexelPlaces, read_fine_shading
 from hiface.fitting.robust import geman_weight
-from hiface.fitting.shading import sh_basis_jacobian
-from hiface.geometry.normals import unit, vertex_normals
+from hiface.geometry.constants import cached_per_tensor
 from hiface.morphable import MorphableModel
-from hiface.render.pyramid import blur, resize
-from hiface.render.shade import sh_basis
-from hiface.render.texels import crop_to_head, photo_weights, texel_surface
-from hiface.render.texture import sample_texture
 from hiface.types import FaceParams
 
 Dynamic = Callable[[Tensor, Tensor], Tensor]
-_FLOOR = 1e-3
-_FEWEST_TEXELS = 300
 
 
 @dataclass(frozen=True)
@@ -61,28 +50,7 @@ class DetailFitConfig:
     floor: float = 0.02
     effective_share: float = 0.1
     sigma: float = 1.0
-    iterations: int = 4
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the photo says at the P texels of a basis.
-
-    Attributes:
-        target: [P] high-passed logarithm of brightness over that of the smooth model.
-        weight: [P] how well the photo shows each texel, 0..1.
-        normals: [P, 3] smooth unit normals, camera axes.
-        per_u: [P, 3] change of the normal per metre of difference along u; `per_v` likewise.
-        per_v: [P, 3].
-        light: [9] of brightness.
-    """
-
-    target: Tensor
-    weight: Tensor
-    normals: Tensor
-    per_u: Tensor
-    per_v: Tensor
-    light: Tensor
+    iterations: int = 3
 
 
 def fit_detail_codes(
@@ -115,7 +83,8 @@ def fit_detail_codes(
     if first.shape != (basis.static.count,):
         raise ShapeError(f"the detail basis has {basis.static.count} static codes, got {tuple(first.shape)}")
     with torch.no_grad():
-        seen = _read_photo(model, basis, params, image_linear, config)
+        places = _places(basis.texels, basis.size)
+        seen = read_fine_shading(model, params, image_linear, places, config.side_px, config.smooth_texels)
         if seen is None:
             return first
         masks = expression_masks(model, params.identity, params.expression, basis)
@@ -125,57 +94,12 @@ def fit_detail_codes(
     return codes
 
 
-def _read_photo(
-    model: MorphableModel,
-    basis: DetailBasis,
-    params: FaceParams,
-    image_linear: Tensor,
-    config: DetailFitConfig,
-) -> _Seen | None:
-    verts_cam = model.vertices_cam(params)
-    crop = crop_to_head(image_linear, params.camera, verts_cam, config.side_px)
-    if crop is None:
-        return None
-    surface = texel_surface(model, params, basis.size)
-    visible = surface.to_map(photo_weights(surface, crop, verts_cam, model.triangles)[:, None])
-    lifted = detail_space(model, basis.size).lift(
-        torch.cat([verts_cam, vertex_normals(verts_cam, model.triangles)], dim=1)
-    )
-    position, normal = lifted[:3], unit(lifted[3:], 0)
-    slopes = relief_slopes(position, normal)
-    albedo = resize(model.albedo_map(params.albedo), basis.size)
-
-    def rows(maps: Tensor) -> Tensor:
-        return maps.flatten(1)[:, basis.texels].t()
-
-    light = luminance(params.light)
-    normals, weight = rows(normal), rows(visible)[:, 0]
-    shading = sh_basis(normals) @ light
-    uv = crop.camera.cam_to_px(rows(position)) / light.new_tensor([crop.camera.width, crop.camera.height])
-    brightness = luminance(sample_texture(crop.image_linear, uv))
-    usable = (brightness > _FLOOR) & (shading > 0.1 * shading.median().clamp_min(_FLOOR))
-    weight = weight * usable
-    if int((weight > 0.5).sum()) < _FEWEST_TEXELS:
-        return None
-    smooth = luminance(rows(albedo)) * shading
-    ratio = (brightness.clamp_min(_FLOOR) / smooth.clamp_min(_FLOOR)).log()
-    target = ratio - _weighted_blur(basis, ratio, weight, config.smooth_texels)
-    return _Seen(target, weight, normals, rows(slopes[0]), rows(slopes[1]), light)
-
-
-def _weighted_blur(basis: DetailBasis, values: Tensor, weight: Tensor, radius: int) -> Tensor:
-    """[P] mean of `values` [P] over a bell, counted by `weight` [P]."""
-    maps = blur(basis.scatter(torch.stack([values * weight, weight]))[:, 0], radius)
-    total, mass = basis.gather(maps[:, None])
-    return total / mass.clamp_min(1e-3)
-
-
 def _solve(
     basis: DetailBasis,
     dynamic: Dynamic,
     expression: Tensor,
     masks: tuple[Tensor, Tensor],
-    seen: _Seen,
+    seen: FineShading,
     first: Tensor,
     config: DetailFitConfig,
 ) -> Tensor:
@@ -184,46 +108,41 @@ def _solve(
     def moving(codes: Tensor) -> Tensor:
         return dynamic(codes[None], expression[None])[0]
 
-    still_rows = basis.static.rows
-    moving_rows = torch.cat([masks[0] * basis.compressed.rows, masks[1] * basis.stretched.rows])
+    with torch.no_grad():
+        used = (seen.weight > 0).nonzero()[:, 0]
+        moving_rows = torch.cat([masks[0] * basis.compressed.rows, masks[1] * basis.stretched.rows])
+        still = _with_differences(seen.places, basis.static.rows, used)
+        moved = _with_differences(seen.places, moving_rows, used)
     codes, prior = first, 1.0 / config.sigma**2
     eye = torch.eye(len(first), dtype=first.dtype, device=first.device)
     for _ in range(config.iterations):
         moving_jacobian = torch.func.jacrev(moving)(codes)
         with torch.no_grad():
             parts = detail_values(basis, codes, moving(codes), masks)
-            logarithm, slope_u, slope_v = _log_shading(seen, *_differences(basis, parts[0] + parts[1]))
+            logarithm, *slopes = seen.modelled(parts[0] + parts[1])
             residual = seen.target - logarithm
-            rows_u, rows_v = _differences(basis, torch.addmm(still_rows, moving_jacobian.T, moving_rows))
-            jacobian = rows_u * slope_u + rows_v * slope_v
+            changing = _slanted(moved, slopes, used)
+            jacobian = torch.addmm(_slanted(still, slopes, used), moving_jacobian.T, changing)
             good = seen.weight > 0.5
             sigma = (1.4826 * residual[good].abs().median()).clamp_min(config.floor)
             weight = seen.weight * geman_weight((residual / sigma) ** 2, config.scale) / sigma**2
-            weighted = jacobian * (config.effective_share * weight)
+            weighted = jacobian * (config.effective_share * weight[used])
             hessian = weighted @ jacobian.T + prior * eye
-            gradient = weighted @ residual - prior * (codes - first)
+            gradient = weighted @ residual[used] - prior * (codes - first)
             codes = codes + torch.linalg.solve(hessian, gradient)
     return codes.detach()
 
 
-def _differences(basis: DetailBasis, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences of the neighbours along u and v of values [*B, P] at a basis's texels."""
-    maps = F.pad(basis.scatter(values)[..., 0, :, :], (1, 1, 1, 1))
-    u = maps[..., 1:-1, 2:] - maps[..., 1:-1, :-2]
-    v = maps[..., 2:, 1:-1] - maps[..., :-2, 1:-1]
-    return u.flatten(-2)[..., basis.texels], v.flatten(-2)[..., basis.texels]
+def _with_differences(places: TexelPlaces, rows: Tensor, used: Tensor) -> tuple[Tensor, ...]:
+    """[n, Q] each: differences of maps [n, P] along u and v, and the maps, at the texels `used` [Q]."""
+    return *(d[:, used] for d in places.differences(rows)), rows[:, used]
 
 
-def _log_shading(seen: _Seen, d_u: Tensor, d_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[P] logarithm of the shading with relief over that without, and its derivatives to both differences."""
-    bent = bend_normals(seen.normals, (seen.per_u, seen.per_v), (d_u[:, None], d_v[:, None]), 1)
-    plain, detailed = (sh_basis(n) @ seen.light for n in (seen.normals, bent))
-    floor = 0.05 * plain[seen.weight > 0.5].median().clamp_min(_FLOOR)
-    plain, detailed = plain.clamp_min(floor), detailed.clamp_min(floor)
-    turned = (sh_basis_jacobian(bent) * seen.light[:, None]).sum(dim=1) / detailed[:, None]
-    turned = turned - bent * (turned * bent).sum(dim=1, keepdim=True)
-    return (
-        (detailed / plain).log(),
-        -(turned * seen.per_u).sum(dim=1),
-        -(turned * seen.per_v).sum(dim=1),
-    )
+def _slanted(maps: tuple[Tensor, ...], slopes: list[Tensor], used: Tensor) -> Tensor:
+    """[n, Q] change of the logarithm of brightness with each map."""
+    return torch.stack([m * s[used] for m, s in zip(maps, slopes, strict=True)]).sum(0)
+
+
+@cached_per_tensor
+def _places(texels: Tensor, size: int) -> TexelPlaces:
+    return TexelPlaces.of(texels, size)

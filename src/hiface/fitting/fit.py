@@ -187,8 +187,8 @@ def fit_face(
         model: Face model.
         observation: Landmarks and, optionally, the picture.
         config: Weights.
-        believed: Identity and expression where the fit starts and that it stays near; the mean face if None.
-            Identity coefficients beyond those that are fitted are added to the result as they are.
+        believed: Identity, expression and albedo where the fit starts and that it stays near; the mean face
+            if None. Identity coefficients beyond those that are fitted are added to the result as they are.
 
     Returns:
         FitResult.
@@ -269,6 +269,7 @@ def _start(
     if believed is not None:
         x[layout["identity"]] = believed.params.identity[: layout.n_identity].to(dtype)
         x[layout["expression"]] = believed.params.expression.to(dtype)
+        x[layout["albedo"]] = believed.params.albedo.to(dtype)
     coefficients = x[: layout.n_identity + layout.n_expression]
     points = landmarks.sparse.mean + landmarks.sparse.basis @ coefficients
     px = observation.landmarks68_px.to(dtype)

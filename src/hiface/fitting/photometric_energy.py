@@ -83,10 +83,13 @@ class PhotometricEnergy:
         moves_geometry: Whether derivatives to geometry parameters are wanted.
         layout: Layout of the parameters.
         frame: Pose frame, in the samples' dtype.
+        transfer: [S, 9, 9] how the head's own shadow changes the light, camera axes of the pose where the
+            level starts, or None without shadow.
         d_normals: [S, 3, K + E] derivative of the normals in object space to identity and expression where it
             was last computed (`with_noise`); it changes little within a level and takes most of the time.
             Computed anew at every step if None.
-        still: Observed colours [S, 3] and SH basis [S, 9] where geometry does not move, or None.
+        still: Observed colours [S, 3] and shading by each light coefficient [S, 9] where geometry does not
+            move, or None.
     """
 
     samples: SurfaceSamples
@@ -98,6 +101,7 @@ class PhotometricEnergy:
     moves_geometry: bool
     layout: ParamLayout
     frame: PoseFrame
+    transfer: Tensor | None = None
     d_normals: Tensor | None = None
     still: tuple[Tensor, Tensor] | None = None
 
@@ -108,13 +112,20 @@ class PhotometricEnergy:
         return observed, self._albedo(x) * (basis @ self._light(x))
 
     def _look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Observed colours [S, 3] and SH basis [S, 9] at the samples."""
+        """Observed colours [S, 3], and shading by each light coefficient [S, 9]."""
         vertices, _, _ = positions(self.samples.vertices, x, self.layout)
         pose = pose_values(x, self.layout, self.frame)
         normals = sample_normals(self.samples, vertices) @ pose.R.T
-        return self.image.lookup(project_px(self.samples.points, x, self.layout, self.frame))[0], sh_basis(
-            normals
-        )
+        observed = self.image.lookup(project_px(self.samples.points, x, self.layout, self.frame))[0]
+        return observed, self._shaded(sh_basis(normals))
+
+    def _shaded(self, basis: Tensor) -> Tensor:
+        """[S, 9] harmonics of the normals with the head's own shadow."""
+        return basis if self.transfer is None else torch.einsum("sk,skj->sj", basis, self.transfer)
+
+    def _light_at(self, light: Tensor) -> Tensor:
+        """[S, 9, 3] or [1, 9, 3] light that reaches the samples."""
+        return light[None] if self.transfer is None else self.transfer @ light
 
     def _light(self, x: Tensor) -> Tensor:
         return x[self.layout["light"]].reshape(9, 3)
@@ -172,7 +183,7 @@ class PhotometricEnergy:
         return (observed - albedo * shading) / self.sigma, jacobian
 
     def _geometry(self, x: Tensor, albedo: Tensor, light: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Observed colours, SH basis, and the residual's derivative to geometry."""
+        """Observed colours, shading by each light coefficient, and the residual's derivative to geometry."""
         samples, layout = self.samples, self.layout
         vertices, d_vertices, _ = positions(samples.vertices, x, layout)
         n_shape = d_vertices.shape[-1]
@@ -184,12 +195,12 @@ class PhotometricEnergy:
             normals, d_normals = sample_normals(samples, vertices), self.d_normals
         pose = pose_values(x, layout, self.frame)
         normals = normals @ pose.R.T
-        to_normal = albedo[..., None] * torch.einsum("skx,kc->scx", sh_basis_jacobian(normals), light)
+        to_normal = albedo[..., None] * (self._light_at(light).transpose(1, 2) @ sh_basis_jacobian(normals))
         result = slope @ projection.jacobian
         result[..., :n_shape] -= (to_normal @ pose.R) @ d_normals
         turn = -cross_matrix(normals) @ pose.rotation_jacobian
         result[..., layout["rotation"]] -= to_normal @ turn
-        return observed, sh_basis(normals), result
+        return observed, self._shaded(sh_basis(normals)), result
 
     def with_noise(self, x: Tensor, floor: float, effective: float) -> PhotometricEnergy:
         """Copy whose sigma is the robust spread of the residuals at x (median absolute deviation).

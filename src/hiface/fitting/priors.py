@@ -52,16 +52,18 @@ class Start:
     """What is believed of a face before it is fitted, for example by a network.
 
     Attributes:
-        params: Identity, expression and static detail, without batch dimensions; pose, camera, albedo and
+        params: Identity, expression, albedo and static detail, without batch dimensions; pose, camera and
             light are found anew.
         identity_sigma: [K] standard deviation of each identity coefficient about `params`, sigma; 1 about the
             mean face is what a fit assumes without a start.
         expression_sigma: Standard deviation of all expressions, 0..1, beside the prior of expressions.
+        albedo_sigma: Standard deviation of all albedo coefficients about `params`, sigma.
     """
 
     params: FaceParams
     identity_sigma: Tensor
     expression_sigma: float
+    albedo_sigma: float
 
 
 class _Builder:
@@ -114,13 +116,15 @@ def build_prior(
     diagonal = builder.hessian.diagonal()
     if start is None:
         diagonal[layout["identity"]] += config.reg_identity
+        diagonal[layout["albedo"]] += config.reg_albedo
     else:
         n = layout.n_identity
         known = config.reg_identity * start.identity_sigma[:n].clamp_min(1e-3) ** -2
         builder.near(layout["identity"], start.params.identity[:n], known)
         sure = torch.full((layout.n_expression,), start.expression_sigma**-2)
         builder.near(layout["expression"], start.params.expression, sure)
-    diagonal[layout["albedo"]] += config.reg_albedo
+        tinted = torch.full((layout.n_albedo,), config.reg_albedo * start.albedo_sigma**-2)
+        builder.near(layout["albedo"], start.params.albedo, tinted)
     diagonal[layout["expression"]] += config.expression_ridge
     sigma = config.focal_sigma_known if focal_known else config.focal_sigma
     diagonal[layout["log_focal"]] += 1 / sigma**2

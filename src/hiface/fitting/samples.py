@@ -14,6 +14,7 @@ from hiface.geometry.constants import ConstantMatrix
 from hiface.morphable import MorphableModel, MorphableModelData
 from hiface.render.rasterize import rasterize
 from hiface.render.texture import sample_texture
+from hiface.render.visibility import light_transfer
 from hiface.types import LandmarkSet
 
 _ALBEDO_SIZE = 128  # texels: about 2 mm, the footprint of a sample
@@ -34,6 +35,7 @@ class SurfaceSamples:
         to_sample: [S, U] barycentric interpolation.
         albedo_mean: [S, 3] linear.
         albedo_basis: [A, S, 3].
+        transfer: [S, 9, 9] how the head's own shadow changes the light, object axes (`light_transfer`).
     """
 
     triangle_ids: Tensor
@@ -46,6 +48,7 @@ class SurfaceSamples:
     to_sample: ConstantMatrix
     albedo_mean: Tensor
     albedo_basis: Tensor
+    transfer: Tensor
 
     def __len__(self) -> int:
         return self.triangle_ids.shape[0]
@@ -98,6 +101,7 @@ def build_samples(model: MorphableModel, count: int, n_identity: int, dtype: tor
         to_sample,
         albedo_mean.to(dtype),
         albedo_basis.to(dtype),
+        (light_transfer(model)[data.triangles[ids]] * weights[..., None, None]).sum(1).to(dtype),
     )
 
 

@@ -20,6 +20,10 @@ SH_C2 = 1.0925484305920792  # sqrt(15 / (4 pi))
 SH_C3 = 0.31539156525252005  # sqrt(5 / (16 pi))
 SH_C4 = 0.5462742152960396  # sqrt(15 / (16 pi))
 
+COSINE_LOBE = torch.tensor([1.0] + [2.0 / 3.0] * 3 + [0.25] * 5)
+"""[9] what a matte surface keeps of each harmonic of the radiance around it, over pi (Ramamoorthi and
+Hanrahan 2001, section 2.3); light coefficients in hiface have it in them."""
+
 
 def sh_basis_rows(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """The nine basis functions with the components of the normal in separate tensors.

@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from hiface.geometry.constants import cached_per_tensor
 from hiface.geometry.normals import unit, vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.interpolate import interpolate_surface
 from hiface.render.pyramid import blur, smoothstep
 from hiface.render.rasterize import fragments, rasterize
 from hiface.render.texture import sample_texture
+from hiface.render.uv_space import uv_space
 from hiface.types import Camera, FaceParams
 
 PHOTO_SIDE_PX = (512, 1024)
@@ -27,6 +29,10 @@ STEEPEST = 10.0
 """A surface may rise by this many pixel footprints over two pixels before it counts as an outline."""
 FACING = (0.2, 0.6)
 """Cosines between surface and line of sight at which a photo begins to count and counts fully."""
+
+
+PAINTED = ((("brows", "lips"), 3), (("eyelids",), 1))
+"""Masks of what is coloured otherwise than skin, and how many texels of a map of 256 around them."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,25 @@ def _inner_face(model: MorphableModel) -> Tensor:
     everything = torch.ones(model.data.n_vertices, dtype=torch.bool)
     nothing = ~everything
     return masks.get("face", everything) & ~masks.get("forehead", nothing) | masks.get("brows", nothing)
+
+
+def plain_skin(model: MorphableModel, size: int) -> Tensor:
+    """[size, size] 0 on brows, lips and lids and close to them, 1 elsewhere; 1 without masks."""
+    return _plain_skin(model.uv, model, size)
+
+
+@cached_per_tensor
+def _plain_skin(uv: Tensor, model: MorphableModel, size: int) -> Tensor:
+    data, free = model.data, torch.ones(1, size, size, device=uv.device)
+    space = uv_space(uv, model.uv_triangles, model.triangles, data.n_vertices, size)
+    for names, reach in PAINTED:
+        chosen = [data.vertex_masks[name] for name in names if name in data.vertex_masks]
+        if chosen:
+            inside = torch.stack(chosen).any(0).to(uv)[:, None]
+            painted = (space.lift(inside) > 0.02).to(free)
+            radius = round(reach * size / 256)
+            free = free * (1 - F.max_pool2d(painted, 2 * radius + 1, 1, radius))
+    return free[0]
 
 
 def _rasterized(

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from hiface.geometry.constants import cached_per_tensor
 from hiface.morphable import MorphableModel
 from hiface.render.texture import sample_texture
+from hiface.render.visibility import head_visibility
 from hiface.synthetic.eyes import Lids
 from hiface.synthetic.face_paint import paint_features
 from hiface.synthetic.hair_paint import paint_hair
 from hiface.synthetic.irises import Eyeball, eye_surface
-from hiface.synthetic.lights import Surroundings, head_visibility, light_vertices, plain_light, put_normals
+from hiface.synthetic.lights import Surroundings, light_vertices, plain_light, put_normals
 from hiface.synthetic.noise import noise_pool
 from hiface.synthetic.people import Person
 from hiface.synthetic.relief import shadow_share, slope_axes

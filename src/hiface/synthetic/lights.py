@@ -15,44 +15,22 @@ from functools import cache, cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from hiface.geometry.constants import cached_per_tensor
 from hiface.geometry.normals import vertex_normals
-from hiface.morphable import MorphableModel
-from hiface.render.interpolate import interpolate_surface
 from hiface.render.kernels import skin as kernels
 from hiface.render.kernels.library import has_library
-from hiface.render.rasterize import fragments, rasterize
-from hiface.render.shade import sh_basis
+from hiface.render.shade import COSINE_LOBE, sh_basis
+from hiface.render.visibility import N_DIRECTIONS, HeadVisibility, sphere_directions
 
-N_DIRECTIONS = 96
 _SH_DIRECTIONS = 512
-_DEPTH_PX = 192
-_DISTANCE_M = 8.0
-_BIAS_M = 0.003
 _WRAP = (0.30, 0.10)  # light that wanders under the skin: red further than green and blue
-_JAW_OPEN = 0.7
-_PART_FLOOR = {"mouth_interior": 0.10, "teeth_upper": 0.38, "teeth_lower": 0.3, "tongue": 0.3}
-_BAND_GAIN = (1.0, 2.0 / 3.0, 0.25)  # cosine lobe per band over pi (Ramamoorthi and Hanrahan 2001)
-
-
-@cache
-def sphere_directions(count: int = N_DIRECTIONS) -> Tensor:
-    """Evenly spread unit vectors (Fibonacci sphere), [count, 3]; always the same object."""
-    i = torch.arange(count, dtype=torch.float64) + 0.5
-    z = 1 - 2 * i / count
-    angle = i * (math.pi * (3 - math.sqrt(5)))
-    r = (1 - z * z).sqrt()
-    return torch.stack([r * angle.cos(), r * angle.sin(), z], dim=1).float()
 
 
 @cache
 def _sh_projection() -> Tensor:
     """[9, N] from radiance in N directions to light as spherical harmonics."""
     directions = sphere_directions(_SH_DIRECTIONS)
-    gain = torch.tensor([_BAND_GAIN[0]] + [_BAND_GAIN[1]] * 3 + [_BAND_GAIN[2]] * 5)
-    return sh_basis(directions).T * (gain[:, None] * (4 * math.pi / len(directions)))
+    return sh_basis(directions).T * (COSINE_LOBE[:, None] * (4 * math.pi / len(directions)))
 
 
 @dataclass(frozen=True)
@@ -152,109 +130,6 @@ def sample_surroundings(rng: np.random.Generator) -> Surroundings:
         np.array(colours, dtype=np.float32),
         np.array(sharpness, dtype=np.float32),
     )
-
-
-def visibility_table(verts_object: Tensor, triangles: Tensor, normals: Tensor) -> Tensor:
-    """How much of each direction every vertex sees, by depth maps taken from far away.
-
-    Args:
-        verts_object: [V, 3] metres.
-        triangles: [T, 3] int64.
-        normals: [V, 3] unit.
-
-    Returns:
-        [V, 96] in 0..1.
-    """
-    lifted = verts_object + _BIAS_M * 0.7 * normals
-    columns = []
-    for direction in sphere_directions():
-        up = (
-            torch.tensor([0.0, 1.0, 0.0]) if abs(float(direction[1])) < 0.9 else torch.tensor([1.0, 0.0, 0.0])
-        )
-        right = F.normalize(torch.linalg.cross(up, direction), dim=0)
-        R = torch.stack([right, torch.linalg.cross(direction, right), -direction])
-        centre = verts_object.mean(dim=0)
-        focal = _DEPTH_PX * 0.92 * _DISTANCE_M / 0.36
-
-        def project(points: Tensor, R: Tensor = R, centre: Tensor = centre, focal: float = focal) -> Tensor:
-            cam = (points - centre) @ R.T
-            z = cam[:, 2] + _DISTANCE_M
-            return torch.stack([focal * cam[:, 0] / z, focal * cam[:, 1] / z, z], dim=1) + torch.tensor(
-                [_DEPTH_PX / 2, _DEPTH_PX / 2, 0.0]
-            )
-
-        px = project(verts_object)
-        frags = fragments(rasterize(px, triangles, _DEPTH_PX, _DEPTH_PX)[None])
-        nothing = px.new_zeros(1, len(px), 1), px.new_zeros(len(triangles), 3, 0)
-        z = interpolate_surface(px[None], *nothing, triangles, frags)[0]
-        depth = torch.full((_DEPTH_PX * _DEPTH_PX,), 1e3).index_copy(0, frags.pixel, z)
-        columns.append(_percentage_closer(depth.reshape(_DEPTH_PX, _DEPTH_PX), project(lifted)))
-    return torch.stack(columns, dim=1)
-
-
-def _percentage_closer(depth: Tensor, px: Tensor) -> Tensor:
-    """Share of the four nearest depth texels that do not hide each point, weighted bilinearly."""
-    x, y = px[:, 0] - 0.5, px[:, 1] - 0.5
-    x0, y0 = x.floor(), y.floor()
-    seen = torch.zeros_like(x)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            column = (x0 + dx).clamp(0, depth.shape[1] - 1).long()
-            row = (y0 + dy).clamp(0, depth.shape[0] - 1).long()
-            weight = (1 - (x - x0 - dx).abs()) * (1 - (y - y0 - dy).abs())
-            seen += weight * (px[:, 2] <= depth[row, column] + _BIAS_M).float()
-    return seen.clamp(0, 1)
-
-
-@dataclass(frozen=True)
-class HeadVisibility:
-    """Visibility tables of the mean head.
-
-    Attributes:
-        closed: [V, 96] with the mouth closed.
-        opened: [V, 96] with the jaw wide open.
-    """
-
-    closed: Tensor
-    opened: Tensor
-
-    def blend(self, jaw_open: float) -> Tensor:
-        """Table [V, 96] for a mouth that is `jaw_open` (0..1) open."""
-        weight = self.weight(jaw_open)
-        return torch.lerp(self.closed, self.opened, weight) if weight > 0 else self.closed
-
-    @staticmethod
-    def weight(jaw_open: float) -> float:
-        """Share of `opened`, 0..1."""
-        weight = min(1.0, jaw_open / _JAW_OPEN)
-        return 0.0 if weight < 0.02 else weight
-
-
-@cached_per_tensor
-def _tables(template: Tensor, model: MorphableModel) -> HeadVisibility:
-    data = model.data
-    floor = torch.zeros(data.n_vertices)
-    for part, level in _PART_FLOOR.items():
-        if part in data.part_names:
-            floor[data.triangles[data.triangle_parts == data.part_names.index(part)].unique()] = level
-    opened = _JAW_OPEN * data.expression_basis[data.expression_names.index("jawOpen")]
-    tables = []
-    for verts in (template, template + opened):
-        table = visibility_table(verts, data.triangles, vertex_normals(verts, data.triangles))
-        tables.append(torch.maximum(table, floor[:, None]))
-    return HeadVisibility(tables[0], tables[1])
-
-
-def head_visibility(model: MorphableModel) -> HeadVisibility:
-    """Visibility tables of a model's mean head; computed at the first call, then remembered.
-
-    Args:
-        model: A face model.
-
-    Returns:
-        HeadVisibility. Mouth interior, teeth and tongue have a floor, so that they are dark but never black.
-    """
-    return _tables(model.data.template, model)
 
 
 def received_plain(

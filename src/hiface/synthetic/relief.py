@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hiface.detail.displacement import CAVITY, CAVITY_M
 from hiface.geometry.constants import ConstantMatrix, cached_per_tensor
 from hiface.morphable import MorphableModel
 from hiface.render.shade import SH_C0, SH_C1, SH_C2, SH_C3, SH_C4
 from hiface.synthetic.vectors import unit_columns
 
-CAVITY_M = 0.0004
-CAVITY = (0.16, 0.24, 0.26)  # what the deepest grooves take from red, green and blue
 UNDER_SKIN = (0.70, 0.92, 1.0)  # light under the skin softens grooves, most in red
 STEEPEST = 1.2
 

@@ -16,10 +16,11 @@ from hiface.render.kernels.maps import DrawnLayers, label_maps
 from hiface.render.kernels.skin import SkinMesh
 from hiface.render.rasterize import Fragments, fragments, rasterize
 from hiface.render.texture import sample_texture
+from hiface.render.visibility import head_visibility
 from hiface.synthetic.accessories import LABEL_ACCESSORY
 from hiface.synthetic.compose import Composed, Picture
 from hiface.synthetic.head import head_tables, set_back_m
-from hiface.synthetic.lights import head_visibility, light_vertices, put_normals
+from hiface.synthetic.lights import light_vertices, put_normals
 from hiface.synthetic.scene import FAR_M, seen_vertices
 from hiface.synthetic.skin import texels
 from hiface.synthetic.vectors import unit_columns
