@@ -132,3 +132,28 @@ def test_interrupt_leaves_whole_folders_only(tmp_path):
         assert not folder.name.startswith(".")
         assert {"face.glb", "face.json", "overview.png"} <= {p.name for p in (folder / "person1").iterdir()}
     assert len(json.loads((out / "summary.json").read_text())) in (len(done), len(done) + 1, len(done) - 1)
+
+
+def test_photos_of_one_person_are_fitted_together(photo, tmp_path):
+    Image.fromarray(portrait()[:, ::-1]).resize((300, 300)).save(tmp_path / "bella.png")
+    Image.new("RGB", (320, 200), (40, 120, 200)).save(tmp_path / "sky.png")
+    (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:5000])
+    out = tmp_path / "out"
+    options = "--same-person", "--format", "json,maps,glb", "--texture-size", "256"
+    assert run(*sorted(tmp_path.glob("*.png")), "-o", out, *options) == 1
+    status = {name: row["status"] for name, row in rows(out).items()}
+    assert status == {"anna.png": "ok", "bella.png": "ok", "cut.png": "unreadable", "sky.png": "no_face"}
+    people = [out / name / "person1" for name in ("anna", "bella")]
+    first, second = (json.loads((p / "face.json").read_text()) for p in people)
+    assert first["identity"] == second["identity"] and first["albedo"] == second["albedo"]
+    assert first["camera"] != second["camera"]
+    static = [(p / "displacement_static.png").read_bytes() for p in people]
+    assert static[0] == static[1]
+
+
+def test_same_person_without_a_face_or_with_other_options(tmp_path, capsys):
+    Image.new("RGB", (320, 200), (40, 120, 200)).save(tmp_path / "sky.png")
+    assert run(tmp_path / "sky.png", "-o", tmp_path / "out", "--same-person") == 1
+    assert rows(tmp_path / "out")["sky.png"]["status"] == "no_face"
+    assert run(tmp_path / "sky.png", "-o", tmp_path / "out", "--same-person", "--refine") == 1
+    assert "--same-person fits by itself" in capsys.readouterr().err

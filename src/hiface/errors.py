@@ -68,6 +68,12 @@ class MissingExtraError(HifaceError, ImportError):
     status = "missing_extra"
 
 
+class DifferentPeopleError(HifaceError):
+    """Photos that are said to show one person do not; the message names those that stand out."""
+
+    status = "different_people"
+
+
 class OutputError(HifaceError):
     """The output folder or file cannot be written."""
 

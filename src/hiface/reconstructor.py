@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hiface.animation.gaze import pose_from_expression
 from hiface.assets import list_assets
@@ -21,12 +23,14 @@ from hiface.data import Photo, read_photo
 from hiface.data.colour import srgb_to_linear
 from hiface.detail.basis import DetailBasis, load_detail_basis
 from hiface.devices import check_device, pick_device
-from hiface.errors import AssetError, FitError
-from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes
+from hiface.errors import AssetError, FitError, NoFaceError
+from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes, fit_shared_codes
 from hiface.fitting.fit import align_to_landmarks, default_focal_px, fit_face
 from hiface.fitting.observe import landmark_observation, observation_from_detection
 from hiface.fitting.priors import Start
 from hiface.fitting.relief import fit_relief
+from hiface.fitting.same_person import one_person
+from hiface.fitting.together import fit_together, shared_start
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.networks.hiface_params import check_model
@@ -34,8 +38,10 @@ from hiface.networks.read_hiface import HifaceReader
 from hiface.networks.runtime import TorchRunner
 from hiface.networks.sd_detail import SdDetail
 from hiface.networks.weights import load_hiface, weights_notes
+from hiface.render.shade import ambient_light
 from hiface.render.texels import head_region
 from hiface.result import FaceResult
+from hiface.types import Camera, FaceParams
 
 LOGGER = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ Method = Literal["hiface", "fit"]
 METHODS = get_args(Method)
 _EXPRESSION_SIGMA = 0.05  # of expressions about the network's, 0..1
 _ALBEDO_SIGMA = 0.35  # of albedo coefficients about the network's
+_CORRELATION = 0.7  # of the errors of the network's answers to two photos of a person
 _REFINE_PX = 1024  # detail maps have 256 texels
 _DETAIL_SIGMA = 0.5  # of detail codes about the network's, which have seen the same shading
 
@@ -122,6 +129,15 @@ class Reconstructor:
     def _read(
         self, network: HifaceReader, photo: Photo, detections: list[Detection], detect_s: float
     ) -> list[FaceResult]:
+        """One pass of the HiFace network over all faces of a photo, then what was asked for."""
+        faces = self._read_only(network, photo, detections, detect_s)
+        if self.refine:
+            return [self.refined(face) for face in faces]
+        return [self._aligned_if_possible(face) for face in faces] if self.align else faces
+
+    def _read_only(
+        self, network: HifaceReader, photo: Photo, detections: list[Detection], detect_s: float
+    ) -> list[FaceResult]:
         """One pass of the HiFace network over all faces of a photo."""
         if not detections:
             return []
@@ -132,7 +148,7 @@ class Reconstructor:
             batch = network.read(photo.image_srgb, detections, focal)
             batch = batch.replace(pose=pose_from_expression(self.model, batch.expression, batch.pose))
         timings = {"detect": detect_s, "network": (time.perf_counter() - started) / len(detections)}
-        faces = [
+        return [
             FaceResult(
                 batch[i],
                 self.model,
@@ -144,9 +160,6 @@ class Reconstructor:
             )
             for i, detection in enumerate(detections)
         ]
-        if self.refine:
-            return [self.refined(face) for face in faces]
-        return [self._aligned_if_possible(face) for face in faces] if self.align else faces
 
     def _aligned_if_possible(self, face: FaceResult) -> FaceResult:
         try:
@@ -203,6 +216,102 @@ class Reconstructor:
         found = fit_relief(face.model, params, srgb_to_linear(region), known, self._basis)
         timings = {**face.timings_s, "relief": time.perf_counter() - started}
         return replace(face, relief=found - known, timings_s=timings)
+
+    def reconstruct_person(self, images: Sequence[str | Path | np.ndarray | Photo]) -> list[FaceResult]:
+        """Reconstructs one person from several photos: one identity, albedo and static detail for all.
+
+        In photos of several people the face most like those of the other photos is taken.
+
+        Args:
+            images: Photos, as for `reconstruct`.
+
+        Returns:
+            One result per photo that shows a face, in order, each with its own expression, pose, camera and
+            light; all have the same texture.
+
+        Raises:
+            ImageError: A picture cannot be read.
+            NoFaceError: No photo shows a face.
+            DifferentPeopleError: A photo shows somebody else (with the network; a fit alone cannot tell).
+            FitError: The fit diverged.
+        """
+        photos = [image if isinstance(image, Photo) else read_photo(image) for image in images]
+        seen = [self._candidates(photo) for photo in photos]
+        found = [candidates for candidates in seen if candidates]
+        if not found:
+            raise NoFaceError("no photo shows a face")
+        if len(found) < len(seen):
+            LOGGER.warning("%d of %d photos show no face", len(seen) - len(found), len(seen))
+        faces = [candidates[0] for candidates in found]
+        if self.network is not None:
+            sigma = self.network.identity_sigma
+            faces = one_person(found, [[f.params.identity / sigma for f in group] for group in found])
+        return self._together(faces)
+
+    def _candidates(self, photo: Photo) -> list[FaceResult]:
+        """Faces of a photo, largest first, before anything is fitted."""
+        started = time.perf_counter()
+        detections = self.detector.detect(photo.image_srgb, photo.focal_px)
+        detections = sorted(detections, key=_area, reverse=True)
+        detect_s = time.perf_counter() - started
+        if self.network is not None:
+            return self._read_only(self.network, photo, detections, detect_s)
+        nobody = self._mean_face(photo)
+        return [
+            FaceResult(nobody, self.model, photo, d, fitted=nobody, timings_s={"detect": detect_s})
+            for d in detections
+        ]
+
+    def _mean_face(self, photo: Photo) -> FaceParams:
+        """The mean face before the camera, where nothing is known yet."""
+        data, (height, width) = self.model.data, photo.image_srgb.shape[:2]
+        focal = photo.focal_px or default_focal_px(width, height)
+        camera = Camera.from_pose(torch.eye(3), torch.tensor([0.0, 0.0, 1.0]), focal, width, height)
+        return FaceParams(
+            torch.zeros(data.n_identity),
+            torch.zeros(len(data.expression_names)),
+            torch.zeros(data.n_joints, 3),
+            torch.zeros(len(data.albedo_basis)),
+            ambient_light(1.0, data.template),
+            camera,
+        )
+
+    def _together(self, faces: list[FaceResult]) -> list[FaceResult]:
+        """Fits the photos of one person together."""
+        started = time.perf_counter()
+        observations = [
+            observation_from_detection(f.detection, f.photo.image_srgb, f.photo.focal_px) for f in faces
+        ]
+        starts = None
+        if self.network is not None:
+            starts = shared_start([self._believed(face) for face in faces], _CORRELATION)
+        fitted = [fit.params for fit in fit_together(self.model, observations, starts)]
+        static = self._shared_codes(faces, fitted)
+        seconds = (time.perf_counter() - started) / len(faces)
+        results = []
+        for face, params in zip(faces, fitted, strict=True):
+            params = params.replace(static=static)
+            timings = {**face.timings_s, "together": seconds}
+            results.append(replace(face, params=params, fitted=params, timings_s=timings))
+        best = max(range(len(faces)), key=lambda i: _area(faces[i].detection))
+        relief = self._with_relief(results[best]).relief
+        results = [replace(face, relief=relief) for face in results]
+        return [
+            replace(face, also=tuple(other for other in results if other is not face)) for face in results
+        ]
+
+    def _shared_codes(self, faces: list[FaceResult], fitted: list[FaceParams]) -> Tensor | None:
+        """Static detail codes of all photos together, or None without the network's bases."""
+        if self._detail is None:
+            return None
+
+        def photos() -> Iterator[tuple[FaceParams, Tensor]]:
+            for face, params in zip(faces, fitted, strict=True):
+                region, camera = head_region(face.model, params, face.photo.image_srgb, _REFINE_PX)
+                yield params.replace(camera=camera), srgb_to_linear(region)
+
+        config = DetailFitConfig(sigma=_DETAIL_SIGMA)
+        return fit_shared_codes(self.model, self._detail.basis, self._detail.codes, photos(), config)
 
     def _believed(self, face: FaceResult) -> Start:
         if self.network is None or self._detail is None or face.detail is not self._detail:

@@ -14,7 +14,8 @@ from torch import Tensor
 from hiface.animation.gaze import pose_from_expression
 from hiface.data import Photo
 from hiface.detail.sd_detail import Parts, detailed_normals
-from hiface.export.texture import bake_photo_texture
+from hiface.export.delit import PhotoView
+from hiface.export.texture import bake_views, photo_view
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
 from hiface.networks.sd_detail import SdDetail
@@ -41,6 +42,7 @@ class FaceResult:
             estimated.
         relief: [1, S, S] metres, displacement of the person beyond what `detail` makes, read off the photo's
             shading, or None.
+        also: Results of other photos of this person, whose colours enter the texture.
     """
 
     params: FaceParams
@@ -52,6 +54,7 @@ class FaceResult:
     timings_s: Mapping[str, float] = field(default_factory=dict)
     detail: SdDetail | None = None
     relief: Tensor | None = None
+    also: tuple[FaceResult, ...] = ()
     _textures: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -134,12 +137,13 @@ class FaceResult:
             [3, size, size] sRGB in 0..1.
         """
         if size not in self._textures:
-            relief = self.with_params(self.fitted).displacement() if self.has_detail else None
-            bake = bake_photo_texture(
-                self.model, self.fitted, self.photo.image_srgb, size=size, displacement=relief
-            )
-            self._textures[size] = bake.image_srgb
+            views = (face._view() for face in (self, *self.also))
+            self._textures[size] = bake_views(self.model, views, size=size).image_srgb
         return self._textures[size]
+
+    def _view(self) -> PhotoView:
+        relief = self.with_params(self.fitted).displacement() if self.has_detail else None
+        return photo_view(self.model, self.fitted, self.photo.image_srgb, relief)
 
     def displacement(self, parts: Parts = "both") -> Tensor:
         """Displacement map under the present expression.

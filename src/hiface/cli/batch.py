@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from hiface.data import Photo, read_photo
 from hiface.errors import HifaceError, OutputError
 from hiface.export.atomic import atomic_write_text
 from hiface.reconstructor import Reconstructor
@@ -83,6 +84,54 @@ def run_batch(
             options.out / "summary.json", json.dumps([asdict(r) for r in rows], indent=1) + "\n"
         )
     return rows
+
+
+def run_person(
+    reconstructor: Reconstructor, files: list[Path], options: BatchOptions, advance: Callable[[str], None]
+) -> list[Row]:
+    """Reconstructs one person from all files together; writes what `run_batch` writes.
+
+    Args:
+        reconstructor: Ready to use.
+        files: Photos of one person.
+        options: Where and what to write.
+        advance: Called with a file's name when its face is written.
+
+    Returns:
+        A row per file.
+
+    Raises:
+        OutputError: The output folder cannot be made or written.
+    """
+    _prepare(options.out)
+    started = time.perf_counter()
+    folders = dict(zip(files, (options.out / name for name in unique_names(files)), strict=True))
+    rows: dict[Path, Row] = {}
+    try:
+        photos: dict[Path, Photo] = {}
+        for path in files:
+            try:
+                photos[path] = read_photo(path)
+            except HifaceError as error:
+                rows[path] = Row(str(path), error.status, 0, 0.0, str(error))
+        try:
+            faces = reconstructor.reconstruct_person(list(photos.values())) if photos else []
+        except HifaceError as error:
+            rows |= {path: Row(str(path), error.status, 0, 0.0, str(error)) for path in photos}
+            return [rows[path] for path in files]
+        seconds = (time.perf_counter() - started) / max(1, len(faces))
+        for path, photo in photos.items():
+            found = [face for face in faces if face.photo is photo]
+            if found:
+                _write_photo(found, folders[path], options)
+                rows[path] = Row(str(path), "ok", 1, seconds, str(folders[path]))
+                advance(path.name)
+            else:
+                rows[path] = Row(str(path), "no_face", 0, 0.0, "no face was found")
+        return [rows[path] for path in files]
+    finally:
+        written = [asdict(rows[path]) for path in files if path in rows]
+        atomic_write_text(options.out / "summary.json", json.dumps(written, indent=1) + "\n")
 
 
 def unique_names(files: list[Path]) -> list[str]:

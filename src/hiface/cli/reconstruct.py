@@ -20,13 +20,14 @@ class MethodOptions:
     """How faces are reconstructed.
 
     Attributes:
-        method: hiface: all coefficients and detail in one pass of a network. fit: inverse rendering alone,
-            without detail.
+        method: hiface: all coefficients and detail in one pass of a network. fit: inverse rendering alone.
         align: Move pose and expression of the network's answer to the landmarks, as --refine does by itself.
         refine: Go on from the network's answer by inverse rendering, some seconds a face; for the method
             hiface.
         weights: Weights of a network of your own (hiface train hiface); for the method hiface.
         wrinkles: Put what expressions fold into the morph targets of glb files; for the method hiface.
+        same_person: All photos show one person: one shape, skin and detail is fitted to all of them, with
+            each photo's own expression, pose and light.
     """
 
     method: Literal["hiface", "fit"] = "hiface"
@@ -34,6 +35,7 @@ class MethodOptions:
     refine: bool = False
     weights: Path | None = None
     wrinkles: bool = False
+    same_person: bool = False
 
 
 _DEFAULT = MethodOptions()
@@ -67,7 +69,7 @@ def reconstruct(
     Returns:
         Exit code: 0 if every photo gave at least one face, else 1.
     """
-    from hiface.cli.batch import BatchOptions, run_batch
+    from hiface.cli.batch import BatchOptions, run_batch, run_person
     from hiface.saving import SaveOptions
 
     save = SaveOptions(units, int(texture_size), method.wrinkles)
@@ -82,7 +84,8 @@ def reconstruct(
         def advance(name: str) -> None:
             progress.update(task, advance=1, description=name[-40:])
 
-        rows = run_batch(reconstructor, files, options, advance)
+        run = run_person if method.same_person else run_batch
+        rows = run(reconstructor, files, options, advance)
     _print_summary(rows, out)
     return 0 if rows and all(row.status == "ok" for row in rows) else 1
 
@@ -91,6 +94,8 @@ def _load(console: Console, method: MethodOptions, device: str | None):
     from hiface.devices import pick_device
     from hiface.reconstructor import Reconstructor
 
+    if method.same_person and (method.refine or not method.align):
+        raise OptionError("--same-person fits by itself; leave --refine and --no-align out")
     asked = (method.refine, not method.align, method.weights, method.wrinkles)
     if method.method != "hiface" and any(asked):
         raise OptionError(

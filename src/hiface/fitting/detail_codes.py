@@ -10,10 +10,11 @@ Gauss-Newton steps with all of the small dense Jacobian are enough.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hiface.detail.basis import DetailBasis
@@ -53,6 +54,21 @@ class DetailFitConfig:
     iterations: int = 3
 
 
+@dataclass(frozen=True)
+class _Look:
+    """One photo's shading, and how the face's expression folds the skin there.
+
+    Attributes:
+        seen: What the photo says.
+        expression: [E].
+        masks: M+ and M-, [P].
+    """
+
+    seen: FineShading
+    expression: Tensor
+    masks: tuple[Tensor, Tensor]
+
+
 def fit_detail_codes(
     model: MorphableModel,
     basis: DetailBasis,
@@ -78,69 +94,104 @@ def fit_detail_codes(
         ShapeError: The codes are not of the basis, or the dynamic codes are of another number.
         FitError: The fit left finite numbers.
     """
+    return fit_shared_codes(model, basis, dynamic, [(params, image_linear)], config)
+
+
+def fit_shared_codes(
+    model: MorphableModel,
+    basis: DetailBasis,
+    dynamic: Dynamic,
+    photos: Iterable[tuple[FaceParams, Tensor]],
+    config: DetailFitConfig | None = None,
+) -> Tensor:
+    """The same for several photos of one person: codes that explain all of them, each with its expression.
+
+    Args:
+        model: Face model.
+        basis: Detail basis of the model.
+        dynamic: As for `fit_detail_codes`.
+        photos: Params and image of each; the codes start at the mean of the photos' static codes.
+        config: Weights.
+
+    Returns:
+        [S] static codes.
+
+    Raises:
+        ShapeError: The codes are not of the basis, or the dynamic codes are of another number.
+        FitError: The fit left finite numbers, or there is no photo.
+    """
     config = config or DetailFitConfig()
-    first = params.identity.new_zeros(basis.static.count) if params.static is None else params.static
-    if first.shape != (basis.static.count,):
-        raise ShapeError(f"the detail basis has {basis.static.count} static codes, got {tuple(first.shape)}")
-    with torch.no_grad():
-        places = _places(basis.texels, basis.size)
-        seen = read_fine_shading(model, params, image_linear, places, config.side_px, config.smooth_texels)
-        if seen is None:
-            return first
-        masks = expression_masks(model, params.identity, params.expression, basis)
-    codes = _solve(basis, dynamic, params.expression, masks, seen, first, config)
+    starts, looks = [], []
+    for params, image_linear in photos:
+        start = params.identity.new_zeros(basis.static.count) if params.static is None else params.static
+        if start.shape != (basis.static.count,):
+            raise ShapeError(
+                f"the detail basis has {basis.static.count} static codes, got {tuple(start.shape)}"
+            )
+        starts.append(start)
+        with torch.no_grad():
+            places = _places(basis.texels, basis.size)
+            sides = config.side_px, config.smooth_texels
+            seen = read_fine_shading(model, params, image_linear, places, *sides)
+            if seen is not None:
+                masks = expression_masks(model, params.identity, params.expression, basis)
+                looks.append(_Look(seen, params.expression, masks))
+    if not starts:
+        raise FitError("there is no photo to read detail from")
+    first = starts[0] if len(starts) == 1 else torch.stack(starts).mean(0)
+    if not looks:
+        return first
+    codes = _solve(basis, dynamic, looks, first, config)
     if not bool(torch.isfinite(codes).all()):
         raise FitError("the fit of detail codes left finite numbers; check the light and the photo")
     return codes
 
 
 def _solve(
-    basis: DetailBasis,
-    dynamic: Dynamic,
-    expression: Tensor,
-    masks: tuple[Tensor, Tensor],
-    seen: FineShading,
-    first: Tensor,
-    config: DetailFitConfig,
+    basis: DetailBasis, dynamic: Dynamic, looks: list[_Look], first: Tensor, config: DetailFitConfig
 ) -> Tensor:
-    """Gauss-Newton with robust weights."""
-
-    def moving(codes: Tensor) -> Tensor:
-        return dynamic(codes[None], expression[None])[0]
-
-    with torch.no_grad():
-        used = (seen.weight > 0).nonzero()[:, 0]
-        moving_rows = torch.cat([masks[0] * basis.compressed.rows, masks[1] * basis.stretched.rows])
-        still = _with_differences(seen.places, basis.static.rows, used)
-        moved = _with_differences(seen.places, moving_rows, used)
+    """Gauss-Newton with robust weights; the photos' normal equations are sums."""
     codes, prior = first, 1.0 / config.sigma**2
-    eye = torch.eye(len(first), dtype=first.dtype, device=first.device)
     for _ in range(config.iterations):
-        moving_jacobian = torch.func.jacrev(moving)(codes)
-        with torch.no_grad():
-            parts = detail_values(basis, codes, moving(codes), masks)
-            logarithm, *slopes = seen.modelled(parts[0] + parts[1])
-            residual = seen.target - logarithm
-            changing = _slanted(moved, slopes, used)
-            jacobian = torch.addmm(_slanted(still, slopes, used), moving_jacobian.T, changing)
-            good = seen.weight > 0.5
-            sigma = (1.4826 * residual[good].abs().median()).clamp_min(config.floor)
-            weight = seen.weight * geman_weight((residual / sigma) ** 2, config.scale) / sigma**2
-            weighted = jacobian * (config.effective_share * weight[used])
-            hessian = weighted @ jacobian.T + prior * eye
-            gradient = weighted @ residual[used] - prior * (codes - first)
-            codes = codes + torch.linalg.solve(hessian, gradient)
+        hessian = prior * torch.eye(len(first), dtype=first.dtype, device=first.device)
+        gradient = -prior * (codes - first)
+        for look in looks:
+            more = _normal_equations(basis, dynamic, look, codes, config)
+            hessian, gradient = hessian + more[0], gradient + more[1]
+        codes = codes + torch.linalg.solve(hessian, gradient)
     return codes.detach()
 
 
-def _with_differences(places: TexelPlaces, rows: Tensor, used: Tensor) -> tuple[Tensor, ...]:
-    """[n, Q] each: differences of maps [n, P] along u and v, and the maps, at the texels `used` [Q]."""
-    return *(d[:, used] for d in places.differences(rows)), rows[:, used]
+def _normal_equations(
+    basis: DetailBasis, dynamic: Dynamic, look: _Look, codes: Tensor, config: DetailFitConfig
+) -> tuple[Tensor, Tensor]:
+    """Hessian [S, S] and negative gradient [S] of one photo."""
+
+    def moving(codes: Tensor) -> Tensor:
+        return dynamic(codes[None], look.expression[None])[0]
+
+    moving_jacobian = torch.func.jacrev(moving)(codes)
+    with torch.no_grad():
+        seen, masks = look.seen, look.masks
+        used = (seen.weight > 0).nonzero()[:, 0]
+        moving_rows = torch.cat([masks[0] * basis.compressed.rows, masks[1] * basis.stretched.rows])
+        parts = detail_values(basis, codes, moving(codes), masks)
+        logarithm, *slopes = seen.modelled(parts[0] + parts[1])
+        residual = seen.target - logarithm
+        still = _slanted(seen.places, basis.static.rows, slopes, used)
+        jacobian = torch.addmm(still, moving_jacobian.T, _slanted(seen.places, moving_rows, slopes, used))
+        sigma = (1.4826 * residual[seen.weight > 0.5].abs().median()).clamp_min(config.floor)
+        weight = seen.weight * geman_weight((residual / sigma) ** 2, config.scale) / sigma**2
+        weighted = jacobian * (config.effective_share * weight[used])
+        return weighted @ jacobian.T, weighted @ residual[used]
 
 
-def _slanted(maps: tuple[Tensor, ...], slopes: list[Tensor], used: Tensor) -> Tensor:
-    """[n, Q] change of the logarithm of brightness with each map."""
-    return torch.stack([m * s[used] for m, s in zip(maps, slopes, strict=True)]).sum(0)
+def _slanted(places: TexelPlaces, rows: Tensor, slopes: list[Tensor], used: Tensor) -> Tensor:
+    """[n, Q] change of the logarithm of brightness with each map [n, P], at the texels `used` [Q]."""
+    more = F.pad(rows, (0, 1))
+    right, left, below, above = (more.index_select(1, index[used]) for index in places.beside)
+    to_u, to_v, to_d = (slope[used] for slope in slopes)
+    return (right - left) * to_u + (below - above) * to_v + rows[:, used] * to_d
 
 
 @cached_per_tensor

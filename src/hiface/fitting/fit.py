@@ -28,7 +28,7 @@ from hiface.fitting.parameters import ParamLayout, PoseFrame, to_face_params
 from hiface.fitting.photometric_energy import PhotometricEnergy
 from hiface.fitting.point_basis import project_px
 from hiface.fitting.prepared import FitModel, prepare_model
-from hiface.fitting.priors import LightLevel, Start, build_prior, scale_evidence
+from hiface.fitting.priors import LightLevel, PriorEnergy, Start, build_prior, scale_evidence
 from hiface.fitting.solver import Energy, EnergySum, SolverOptions, SolverResult, minimise
 from hiface.morphable import MorphableModel
 from hiface.types import FaceParams
@@ -85,7 +85,7 @@ class FitResult:
 
 
 @dataclass
-class _Fit:
+class FaceFit:
     """State of one fit: the current parameters and what has been done."""
 
     prepared: FitModel
@@ -94,16 +94,40 @@ class _Fit:
     layout: ParamLayout
     frame: PoseFrame
     x: Tensor
-    prior: Energy
+    prior: PriorEnergy
     tone: Sequence[int]
     appearance: Appearance | None = None
     photometric: PhotometricEnergy | None = None
     stages: list[StageReport] = field(default_factory=list)
 
     def landmark_energy(self) -> LandmarkEnergy:
+        """E_lan with the jaw's outline of the present pose."""
         return build_landmark_energy(
             self.prepared.landmarks, self.observation, self.x, self.layout, self.frame, self.config
         )
+
+    def terms(self, energies: Sequence[Energy], shape_is_free: bool) -> list[Energy]:
+        """The data's energies and all that is known before; the size of the head matters to a free shape."""
+        terms: list[Energy] = [self.prior, *energies]
+        if self.appearance is not None:
+            expected = self.config.light_level / self.appearance.exposure
+            first = self.layout["light"].start
+            terms.append(LightLevel(first, expected, self.config.light_level_sigma))
+        if shape_is_free:
+            data = EnergySum(energies).linearise(self.x)
+            terms.append(scale_evidence(self.layout, data, self.prior.linearise(self.x), self.x))
+        return terms
+
+    def finest(self) -> list[Energy]:
+        """Landmarks and, if the picture shows skin, its finest level about the present state."""
+        energies: list[Energy] = [self.landmark_energy()]
+        if self.appearance is not None:
+            level = (self.config.pyramid_px[-1], True)
+            self.photometric = photometric_energy(
+                self.prepared, self.appearance, self.x, self.frame, level, self.config
+            )
+            energies.append(self.photometric)
+        return energies
 
     def run(
         self,
@@ -119,14 +143,7 @@ class _Fit:
         for i in held:
             lower[i] = upper[i] = self.x[i]
         options = SolverOptions(max_iterations=max_iterations)
-        terms = [self.prior, *energies]
-        if self.appearance is not None:
-            expected = self.config.light_level / self.appearance.exposure
-            first = self.layout["light"].start
-            terms.append(LightLevel(first, expected, self.config.light_level_sigma))
-        if "identity" in free:
-            data = EnergySum(energies).linearise(self.x)
-            terms.append(scale_evidence(self.layout, data, self.prior.linearise(self.x), self.x))
+        terms = self.terms(energies, "identity" in free)
         result: SolverResult = minimise(EnergySum(terms), self.x, lower, upper, options)
         self.x = result.x
         seconds = time.perf_counter() - start
@@ -200,19 +217,27 @@ def fit_face(
     config = config or FitConfig()
     observation.check_finite()
     with torch.no_grad():
-        fit = _start(model, observation, config, believed)
-        _fit_landmarks(fit)
-        _fit_photometric(fit)
-        residual = _landmark_residual(fit)
-        if not bool(torch.isfinite(fit.x).all()):
-            raise FitError("the fit left finite numbers; check the landmarks")
-        exposure = 1.0 if fit.appearance is None else fit.appearance.exposure
-        params = to_face_params(with_exposure(fit.layout, fit.x, exposure), fit.layout, fit.frame, model.data)
-        if believed is not None:
-            params = _with_the_rest(params, believed.params, fit.layout)
+        fit = start_fit(model, observation, config, believed)
+        fit_landmarks(fit)
+        fit_photometric(fit)
+        return result_of(fit, model, believed, time.perf_counter() - start)
+
+
+def result_of(fit: FaceFit, model: MorphableModel, believed: Start | None, seconds: float) -> FitResult:
+    """What a fit has found.
+
+    Raises:
+        FitError: It left finite numbers.
+    """
+    if not bool(torch.isfinite(fit.x).all()):
+        raise FitError("the fit left finite numbers; check the landmarks")
+    exposure = 1.0 if fit.appearance is None else fit.appearance.exposure
+    params = to_face_params(with_exposure(fit.layout, fit.x, exposure), fit.layout, fit.frame, model.data)
+    if believed is not None:
+        params = _with_the_rest(params, believed.params, fit.layout)
     noise = None if fit.photometric is None else fit.photometric.sigma
     weights = None if fit.photometric is None else fit.photometric.robust_weights(fit.x)
-    return FitResult(params, tuple(fit.stages), residual, time.perf_counter() - start, noise, weights)
+    return FitResult(params, tuple(fit.stages), _landmark_residual(fit), seconds, noise, weights)
 
 
 def align_to_landmarks(
@@ -238,8 +263,8 @@ def align_to_landmarks(
     config = config or FitConfig()
     observation.check_finite()
     with torch.no_grad():
-        fit = _start(model, observation, config, believed)
-        _fit_landmarks(fit, MOTION_PARTS)
+        fit = start_fit(model, observation, config, believed)
+        fit_landmarks(fit, MOTION_PARTS)
         if not bool(torch.isfinite(fit.x).all()):
             raise FitError("the alignment left finite numbers; check the landmarks")
         params = to_face_params(fit.x, fit.layout, fit.frame, model.data)
@@ -253,9 +278,9 @@ def _with_the_rest(params: FaceParams, believed: FaceParams, layout: ParamLayout
     return params.replace(identity=identity, static=believed.static)
 
 
-def _start(
+def start_fit(
     model: MorphableModel, observation: FaceObservation, config: FitConfig, believed: Start | None
-) -> _Fit:
+) -> FaceFit:
     """Robust weak-perspective pose of the face that is believed in, or of the mean face."""
     dtype = config.dtype
     data = model.data
@@ -294,16 +319,18 @@ def _start(
     prior = build_prior(layout, data.expression_names, config, observation.focal_px is not None, believed)
     first = layout["albedo"].start
     tone = [first + i for i, name in enumerate(data.albedo_names) if name in config.tone_axes]
-    return _Fit(prepared, observation, config, layout, frame, x, prior, tone)
+    return FaceFit(prepared, observation, config, layout, frame, x, prior, tone)
 
 
-def _fit_landmarks(fit: _Fit, parts: Sequence[str] = SHAPE_PARTS) -> None:
+def fit_landmarks(fit: FaceFit, parts: Sequence[str] = SHAPE_PARTS) -> None:
+    """Pose, then the named parts, from landmarks alone."""
     fit.run("pose", [fit.landmark_energy()], POSE_PARTS[:3], fit.config.iterations_pose)
     for _ in range(fit.config.rounds):
         fit.run("landmarks", [fit.landmark_energy()], parts, fit.config.iterations_landmarks)
 
 
-def _fit_photometric(fit: _Fit) -> None:
+def fit_photometric(fit: FaceFit) -> None:
+    """Light and albedo, then everything, from a coarse to a fine picture; nothing where there is no skin."""
     fit.x = default_light(fit.layout, fit.x)
     crop = fit.observation.crop
     if crop is None:
@@ -327,7 +354,7 @@ def _fit_photometric(fit: _Fit) -> None:
         fit.run("photometric", energies, ALL_PARTS, fit.config.iterations_photometric, fit.tone)
 
 
-def _landmark_residual(fit: _Fit) -> float:
+def _landmark_residual(fit: FaceFit) -> float:
     energy = fit.landmark_energy()
     px = project_px(energy.points, fit.x, fit.layout, fit.frame)
     return float((px - energy.observed_px).norm(dim=-1).median() / fit.frame.size_px)
