@@ -13,17 +13,21 @@ from torch import Tensor
 
 from hiface.animation.gaze import pose_from_expression
 from hiface.data import Photo
+from hiface.data.colour import srgb_to_linear
 from hiface.detail.sd_detail import Parts, detailed_normals
 from hiface.export.delit import PhotoView
-from hiface.export.texture import bake_views, photo_view
+from hiface.export.texture import TextureBake, bake_views, photo_view
+from hiface.fitting.confidence import VertexEvidence, vertex_evidence
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
 from hiface.networks.sd_detail import SdDetail
 from hiface.render.pyramid import resize
+from hiface.render.texels import head_region
 from hiface.saving import SaveOptions, save_face
 from hiface.types import Camera, FaceMesh, FaceParams
 
 DEFAULT_DETAIL_PX = 256
+_EVIDENCE_PX = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +59,7 @@ class FaceResult:
     detail: SdDetail | None = None
     relief: Tensor | None = None
     also: tuple[FaceResult, ...] = ()
-    _textures: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _textures: dict[int, TextureBake] = field(default_factory=dict, repr=False)
 
     @property
     def box(self) -> Tensor:
@@ -136,14 +140,27 @@ class FaceResult:
         Returns:
             [3, size, size] sRGB in 0..1.
         """
+        return self._bake(size).image_srgb
+
+    def texture_seen(self, size: int = 1024) -> Tensor:
+        """[size, size] bool, texels whose colour is a photo's, not from symmetry or the model."""
+        return self._bake(size).seen
+
+    def _bake(self, size: int) -> TextureBake:
         if size not in self._textures:
             views = (face._view() for face in (self, *self.also))
-            self._textures[size] = bake_views(self.model, views, size=size).image_srgb
+            self._textures[size] = bake_views(self.model, views, size=size)
         return self._textures[size]
 
     def _view(self) -> PhotoView:
         relief = self.with_params(self.fitted).displacement() if self.has_detail else None
         return photo_view(self.model, self.fitted, self.photo.image_srgb, relief)
+
+    @cached_property
+    def evidence(self) -> VertexEvidence:
+        """What the photo shows of each vertex, how well the fit explains it, and which half is inferred."""
+        region, camera = head_region(self.model, self.fitted, self.photo.image_srgb, _EVIDENCE_PX)
+        return vertex_evidence(self.model, self.fitted.replace(camera=camera), srgb_to_linear(region))
 
     def displacement(self, parts: Parts = "both") -> Tensor:
         """Displacement map under the present expression.

@@ -71,7 +71,8 @@ def save_person(
 ) -> None:
     """Writes face.glb, face.obj, face.ply, face.json, overview.png and maps, as far as `formats` names them.
 
-    Maps are displacement.png, displacement_static.png and normals.png; a face without detail has none.
+    Maps are seen.png (white where the texture is the photo's) and, of a face with detail, displacement.png,
+    displacement_static.png and normals.png.
 
     Args:
         face: The face.
@@ -89,7 +90,7 @@ def save_person(
             image, points = face.photo.image_srgb, face.landmarks()
             write_overview(folder / "overview.png", face.model, face.fitted, image, points, *maps)
         elif name == "maps":
-            _save_maps(face, folder)
+            _save_maps(face, folder, options.texture_size)
         else:
             save_face(face, folder / f"face.{name}", options)
 
@@ -104,7 +105,9 @@ def _save_glb(face: FaceResult, path: Path, options: SaveOptions) -> None:
     save_animation(face, path, clip, options)
 
 
-def _save_maps(face: FaceResult, folder: Path) -> None:
+def _save_maps(face: FaceResult, folder: Path, size: int) -> None:
+    seen = face.texture_seen(size)[None].float().expand(3, -1, -1)
+    atomic_write_bytes(folder / "seen.png", png_bytes(seen))
     if not face.has_detail:
         return
     maps: dict[str, Parts] = {"displacement": "both", "displacement_static": "static"}
@@ -159,7 +162,8 @@ def _save_ply(face: FaceResult, path: Path, options: SaveOptions) -> None:
 
 
 def _save_json(face: FaceResult, path: Path, options: SaveOptions) -> None:
-    info = _info(face)
+    info, evidence = _info(face), face.evidence
+    seen = {"left": round(evidence.seen_left, 3), "right": round(evidence.seen_right, 3)}
     record = FaceRecord.of(
         face.params,
         face.model.data,
@@ -167,7 +171,7 @@ def _save_json(face: FaceResult, path: Path, options: SaveOptions) -> None:
         box_px=tuple(face.box.tolist()),
         score=face.score,
         scale_source=info.scale_source,
-        provenance=info.provenance,
+        provenance={**info.provenance, "seen": seen, "inferred_half": evidence.inferred_half},
     )
     write_face_json(path, record)
 
