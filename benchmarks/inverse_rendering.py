@@ -33,8 +33,8 @@ from hiface.data.colour import LUMINANCE, linear_to_srgb, srgb_to_linear
 from hiface.detail.basis import load_detail_basis
 from hiface.detail.sd_detail import detailed_normals
 from hiface.evaluation.regions import PROTOCOLS, ratio_to_mean
-from hiface.fitting.fine_shading import TexelPlaces, read_fine_shading
-from hiface.fitting.relief import fit_relief
+from hiface.fitting.fine_shading import read_fine_shading
+from hiface.fitting.relief import fit_relief, skin_places
 from hiface.morphable import MorphableModel
 from hiface.reconstructor import Reconstructor
 from hiface.render.interpolate import interpolate_surface, to_images
@@ -300,12 +300,11 @@ def photo_residuals(reconstructor: Reconstructor, folder: Path) -> dict[str, dic
         face, relief = faces[0], faces[0].displacement()
         region, camera = head_region(face.model, face.fitted, face.photo.image_srgb, 1024)
         size, params = relief.shape[-1], face.fitted.replace(camera=camera)
-        places = TexelPlaces.of(torch.arange(size * size), size)
-        sides = (size, 7 * size // 4)
+        places, sides = skin_places(face.model, size), (size, 7 * size // 4)
         seen = read_fine_shading(face.model, params, srgb_to_linear(region), places, sides, 16)
         if seen is not None:
             good = seen.weight > 0.5
-            left = seen.target - seen.modelled(relief.flatten())[0]
+            left = seen.target - seen.modelled(relief.flatten()[places.texels])[0]
             parts = {"coarse": seen.target, "detail": left}
             out[photo["file"]] = {k: round(float(v[good].abs().median()), 4) for k, v in parts.items()}
     return out

@@ -11,7 +11,7 @@ import torch
 from hiface.detail.basis import load_detail_basis
 from hiface.errors import ShapeError
 from hiface.fitting.fine_shading import TexelPlaces, read_fine_shading
-from hiface.fitting.relief import ReliefConfig, _skin_places, _System, fit_relief
+from hiface.fitting.relief import ReliefConfig, _System, fit_relief, skin_places
 from hiface.morphable import load_model
 from hiface.render.pipeline import render
 from hiface.render.shade import ambient_light
@@ -51,7 +51,7 @@ def correlation(a, b):
 
 def test_grooves_are_found(model):
     params, truth = close_up(model), lines()
-    places = _skin_places(model.uv, model, 256)
+    places = skin_places(model, 256)
     image = photo(model, params, truth)
     nothing = torch.zeros(1, 256, 256)
     clean = ReliefConfig(effective_share=3.0, bend=0.03)  # a picture without noise may be believed

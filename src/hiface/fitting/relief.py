@@ -93,7 +93,7 @@ def fit_relief(
         raise ShapeError(f"known must be [1, S, S], got {tuple(known.shape)}")
     size = known.shape[-1]
     with torch.no_grad():
-        places = _skin_places(model.uv, model, size)
+        places = skin_places(model, size)
         texels = places.texels
         radius = round(config.smooth_texels * size / 256)
         seen = read_fine_shading(model, params, image_linear, places, (size, 7 * size // 4), radius)
@@ -108,9 +108,13 @@ def fit_relief(
         return relief.reshape(known.shape)
 
 
+def skin_places(model: MorphableModel, size: int) -> TexelPlaces:
+    """Texels of the face's skin with all their neighbours in its chart; of all charts without masks."""
+    return _skin_places(model.uv, model, size)
+
+
 @cached_per_tensor
 def _skin_places(uv: Tensor, model: MorphableModel, size: int) -> TexelPlaces:
-    """Texels of the face's skin with all their neighbours in its chart; of all charts without masks."""
     data = model.data
     space = uv_space(uv, model.uv_triangles, model.triangles, data.n_vertices, size)
     face = torch.ones(data.n_vertices, dtype=torch.bool)
