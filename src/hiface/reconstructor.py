@@ -24,7 +24,7 @@ from hiface.data.colour import srgb_to_linear
 from hiface.detail.basis import DetailBasis, load_detail_basis
 from hiface.devices import check_device, pick_device
 from hiface.errors import AssetError, FitError, NoFaceError
-from hiface.fitting.detail_codes import DetailFitConfig, fit_detail_codes, fit_shared_codes
+from hiface.fitting.detail_codes import DetailFitConfig, fit_shared_codes
 from hiface.fitting.fit import align_to_landmarks, default_focal_px, fit_face
 from hiface.fitting.observe import landmark_observation, observation_from_detection
 from hiface.fitting.priors import Start
@@ -118,13 +118,16 @@ class Reconstructor:
             FitError: The fit of a face diverged.
         """
         photo = image if isinstance(image, Photo) else read_photo(image)
-        started = time.perf_counter()
-        detections = self.detector.detect(photo.image_srgb, photo.focal_px)
-        detect_s = time.perf_counter() - started
-        detections = sorted(detections, key=_area, reverse=True)
+        detections, detect_s = self._detected(photo)
         if self.network is not None:
             return self._read(self.network, photo, detections, detect_s)
         return [self.fit(photo, detection, detect_s) for detection in detections]
+
+    def _detected(self, photo: Photo) -> tuple[list[Detection], float]:
+        """Faces of a photo, largest first, and the seconds it took to find them."""
+        started = time.perf_counter()
+        detections = self.detector.detect(photo.image_srgb, photo.focal_px)
+        return sorted(detections, key=_area, reverse=True), time.perf_counter() - started
 
     def _read(
         self, network: HifaceReader, photo: Photo, detections: list[Detection], detect_s: float
@@ -192,18 +195,9 @@ class Reconstructor:
         """
         started = time.perf_counter()
         believed = self._believed(face)
-        assert self._detail is not None
         observation = observation_from_detection(face.detection, face.photo.image_srgb, face.photo.focal_px)
         params = fit_face(face.model, observation, believed=believed).params
-        region, camera = head_region(face.model, params, face.photo.image_srgb, _REFINE_PX)
-        static = fit_detail_codes(
-            face.model,
-            self._detail.basis,
-            self._detail.codes,
-            params.replace(camera=camera),
-            srgb_to_linear(region),
-            DetailFitConfig(sigma=_DETAIL_SIGMA),
-        )
+        static = self._shared_codes([face], [params])
         timings = {**face.timings_s, "refine": time.perf_counter() - started}
         params = params.replace(static=static)
         return self._with_relief(replace(face, params=params, fitted=params, timings_s=timings))
@@ -250,10 +244,7 @@ class Reconstructor:
 
     def _candidates(self, photo: Photo) -> list[FaceResult]:
         """Faces of a photo, largest first, before anything is fitted."""
-        started = time.perf_counter()
-        detections = self.detector.detect(photo.image_srgb, photo.focal_px)
-        detections = sorted(detections, key=_area, reverse=True)
-        detect_s = time.perf_counter() - started
+        detections, detect_s = self._detected(photo)
         if self.network is not None:
             return self._read_only(self.network, photo, detections, detect_s)
         nobody = self._mean_face(photo)
@@ -295,7 +286,8 @@ class Reconstructor:
             results.append(replace(face, params=params, fitted=params, timings_s=timings))
         best = max(range(len(faces)), key=lambda i: _area(faces[i].detection))
         relief = self._with_relief(results[best]).relief
-        results = [replace(face, relief=relief) for face in results]
+        textures = {}  # baked once for all: they are of the same photos
+        results = [replace(face, relief=relief, _textures=textures) for face in results]
         return [
             replace(face, also=tuple(other for other in results if other is not face)) for face in results
         ]

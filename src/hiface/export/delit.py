@@ -29,7 +29,7 @@ from hiface.render.texels import (
     plain_skin,
 )
 from hiface.render.texture import sample_texture
-from hiface.render.visibility import light_transfer, turned_transfer
+from hiface.render.visibility import reaching_light
 from hiface.types import FaceParams
 
 SHADING_RANGE = (0.35, 2.5)
@@ -160,10 +160,9 @@ def _own_shadow(model: MorphableModel, params: FaceParams) -> Tensor:
     space = detail_space(model, COARSE)
     verts_cam = model.vertices_cam(params)
     normals = vertex_normals(verts_cam, model.triangles)
-    transfer = turned_transfer(light_transfer(model).to(params.light), params.camera.R)
-    basis = sh_basis(normals)
+    basis, light = sh_basis(normals), reaching_light(model, params.light, params.camera.R)
     plain = basis @ params.light
-    reaching = (basis[:, None] @ (transfer @ params.light))[:, 0]
+    reaching = (basis[:, None] @ light)[:, 0]
     least = 0.1 * plain.median().clamp_min(FLOOR)
     lost = (reaching.clamp_min(least) / plain.clamp_min(least)).log().clamp(*OWN_SHADOW)
     return space.lift(lost)

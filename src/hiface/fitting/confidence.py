@@ -15,13 +15,13 @@ from torch import Tensor
 from hiface.fitting.photometric_energy import luminance
 from hiface.fitting.robust import geman_weight
 from hiface.geometry.areas import vertex_areas
-from hiface.geometry.constants import ConstantMatrix
+from hiface.geometry.constants import ConstantMatrix, cached_per_tensor
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.shade import sh_basis
 from hiface.render.texels import TexelSurface, crop_to_head, photo_weights
 from hiface.render.texture import sample_texture
-from hiface.render.visibility import light_transfer, turned_transfer
+from hiface.render.visibility import reaching_light
 from hiface.types import FaceParams
 
 HALF_SEEN = 0.35
@@ -80,8 +80,8 @@ def vertex_evidence(model: MorphableModel, params: FaceParams, image_linear: Ten
         index = torch.arange(len(verts_cam), device=verts_cam.device)
         surface = TexelSurface(1, index, index, verts_cam, normals, torch.ones_like(verts_cam[:, 0]))
         visible = photo_weights(surface, crop, verts_cam, model.triangles)
-        transfer = turned_transfer(light_transfer(model).to(params.light), params.camera.R)
-        shading = (sh_basis(normals)[:, None] @ transfer @ params.light)[:, 0]
+        light = reaching_light(model, params.light, params.camera.R)
+        shading = (sh_basis(normals)[:, None] @ light)[:, 0]
         albedo = _at_vertices(model, model.albedo_map(params.albedo))
         uv = crop.camera.cam_to_px(verts_cam) / verts_cam.new_tensor([crop.camera.width, crop.camera.height])
         seen = luminance(sample_texture(crop.image_linear, uv)).clamp_min(_FLOOR)
@@ -106,18 +106,18 @@ def _agreement(model: MorphableModel, residual: Tensor, visible: Tensor) -> Tens
     off = residual - residual[good].median()
     spread = (1.4826 * off[good].abs().median()).clamp_min(_LEAST_SPREAD)
     square, mass = (off / spread).square().clamp_max(25.0) * visible, visible
-    around = _neighbours(model)
+    around = _neighbours(model.triangles, len(visible), visible.dtype)
     for _ in range(_SMOOTH_STEPS):
         square, mass = around.apply(torch.stack([square, mass], dim=1)).unbind(1)
     return geman_weight(square / mass.clamp_min(1e-6), _SCALE)
 
 
-def _neighbours(model: MorphableModel) -> ConstantMatrix:
+@cached_per_tensor
+def _neighbours(triangles: Tensor, count: int, dtype: torch.dtype) -> ConstantMatrix:
     """[V, V] sum over the vertices that share a triangle."""
-    triangles = model.triangles
     rows, columns = triangles.repeat_interleave(3, dim=1).flatten(), triangles.repeat(1, 3).flatten()
-    ones = torch.ones(len(rows), dtype=model.template.dtype, device=model.template.device)
-    return ConstantMatrix(rows, columns, ones, (model.data.n_vertices, model.data.n_vertices))
+    ones = torch.ones(len(rows), dtype=dtype, device=triangles.device)
+    return ConstantMatrix(rows, columns, ones, (count, count))
 
 
 def _halves(model: MorphableModel, visible: Tensor) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from hiface.render.pyramid import blur, resize
 from hiface.render.shade import sh_basis
 from hiface.render.texels import crop_to_head, photo_weights, plain_skin, texel_surface
 from hiface.render.texture import sample_texture
-from hiface.render.visibility import light_transfer, turned_transfer
+from hiface.render.visibility import reaching_light
 from hiface.types import FaceParams
 
 _FLOOR = 1e-3
@@ -152,8 +152,7 @@ def read_fine_shading(
     surface = texel_surface(model, params, size)
     visible = surface.to_map(photo_weights(surface, crop, verts_cam, model.triangles)[:, None])
     visible = visible * plain_skin(model, size)
-    transfer = turned_transfer(light_transfer(model).to(params.light), params.camera.R)
-    light = luminance(transfer @ params.light)
+    light = luminance(reaching_light(model, params.light, params.camera.R))
     normals = vertex_normals(verts_cam, model.triangles)
     lifted = detail_space(model, size).lift(torch.cat([verts_cam, normals, light], dim=1))
     position, normal = lifted[:3], unit(lifted[3:6], 0)

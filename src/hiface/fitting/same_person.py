@@ -15,7 +15,7 @@ from hiface.errors import DifferentPeopleError
 UNLIKE = 0.7
 """One minus the cosine of identities over their standard deviations from which two people are not the same:
 of synthetic people none is that far from their own other photos, and three quarters of other people are
-(docs/fitting.md)."""
+(docs/inverse_rendering.md)."""
 
 Face = TypeVar("Face")
 

@@ -173,6 +173,17 @@ def light_transfer(model: MorphableModel) -> Tensor:
     return _transfer(model.data.template, model)
 
 
+def reaching_light(model: MorphableModel, light: Tensor, R: Tensor) -> Tensor:
+    """Light that reaches the vertices of a turned head: light [9, 3] in camera axes to [V, 9, 3], same axes.
+
+    Args:
+        model: A face model.
+        light: [9, 3].
+        R: [3, 3] rotation from head axes to camera axes.
+    """
+    return turned_transfer(light_transfer(model).to(light), R) @ light
+
+
 def turned_transfer(transfer: Tensor, R: Tensor) -> Tensor:
     """Transfer matrices [*S, 9, 9] in axes turned by R [3, 3] (from the old to the new ones)."""
     turn = rotate_light(torch.eye(9, dtype=transfer.dtype, device=transfer.device), R)
