@@ -14,12 +14,13 @@ detailed faces do not explain.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from hiface.data.colour import LUMINANCE, linear_to_srgb, srgb_to_linear
 from hiface.detail.basis import load_detail_basis
 from hiface.detail.sd_detail import detailed_normals
 from hiface.evaluation.regions import PROTOCOLS, ratio_to_mean
+from hiface.export.relight import relit_photo
 from hiface.fitting.fine_shading import read_fine_shading
 from hiface.fitting.relief import fit_relief, skin_places
 from hiface.morphable import MorphableModel
@@ -62,10 +64,12 @@ class Portrait:
     Attributes:
         sample: The picture.
         texture: [3, h, w] linear, true albedo.
+        elsewhere: The same picture in another light.
     """
 
     sample: SyntheticSample
     texture: Tensor
+    elsewhere: SyntheticSample
 
 
 def portraits(model: MorphableModel, people: int, effects: frozenset[str]) -> list[list[Portrait]]:
@@ -81,10 +85,16 @@ def portraits(model: MorphableModel, people: int, effects: frozenset[str]) -> li
             yaw = float(torch.rad2deg(torch.acos((-forward[2]).clamp(-1, 1))))
             if shot.view.box_share < LEAST_SHARE or yaw > MAX_YAW_DEG:
                 continue
+            same = copy.deepcopy(rng)
             sample = take_picture(model, shot, rng, style, number).sample
             inside = bool((sample.box[:2] > 0).all() and (sample.box[2:] < SIZE_PX).all())
             if inside and float(sample.visible68.float().mean()) > 0.6:
-                views.append(Portrait(sample, sitter.texture))
+                other = draw_shot(model, sitter, np.random.default_rng([number, 32, view]), SIZE_PX, effects)
+                params = shot.picture.params.replace(light=other.picture.params.light)
+                picture = replace(shot.picture, params=params, lights=other.picture.lights)
+                lit = replace(shot, picture=picture)
+                elsewhere = take_picture(model, lit, same, style, number).sample
+                views.append(Portrait(sample, sitter.texture, elsewhere))
             if len(views) == VIEWS:
                 out.append(views)
                 break
@@ -156,6 +166,20 @@ def light_direction(params: FaceParams) -> Tensor:
     return F.normalize(ahead(params.camera) @ first, dim=0)
 
 
+def relighting(face: FaceResult, portrait: Portrait, mask: Tensor) -> dict[str, float]:
+    """How near the photo comes to the one in another light, sRGB on skin; each channel's level matched."""
+    image = portrait.sample.image_srgb.permute(1, 2, 0).contiguous().numpy()
+    relit = relit_photo(face.model, face.fitted, image, portrait.elsewhere.params.light, face.displacement())
+    true = srgb_to_linear(portrait.elsewhere.image_srgb[:, mask] / 255.0)
+
+    def off(picture: np.ndarray) -> float:
+        seen = srgb_to_linear(torch.from_numpy(picture).permute(2, 0, 1)[:, mask] / 255.0)
+        gain = (seen * true).sum(1) / seen.square().sum(1).clamp_min(1e-6)
+        return float((linear_to_srgb(seen * gain[:, None]) - linear_to_srgb(true)).square().mean().sqrt())
+
+    return {"new light, photo as it is": off(image), "new light, relit": off(relit)}
+
+
 def scores(model: MorphableModel, face: FaceResult, portrait: Portrait) -> dict[str, float]:
     """Comparison of one reconstruction with its truth."""
     sample, fitted = portrait.sample, face.fitted
@@ -198,6 +222,7 @@ def scores(model: MorphableModel, face: FaceResult, portrait: Portrait) -> dict[
         "albedo without tone, coarse": model_colour[1],
         "albedo without tone, texture": photo_colour[1],
         "light, degrees": float(torch.rad2deg(torch.acos(cosine))),
+        **relighting(face, portrait, mask),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hiface import errors
 
 if TYPE_CHECKING:
+    from hiface.export.relight import read_light
     from hiface.morphable import load_model
     from hiface.reconstructor import Reconstructor
     from hiface.result import FaceResult
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "errors",
     "load_model",
+    "read_light",
 ]
 
 _HOME = {
@@ -38,6 +40,7 @@ _HOME = {
     "FaceResult": "hiface.result",
     "Reconstructor": "hiface.reconstructor",
     "load_model": "hiface.morphable",
+    "read_light": "hiface.export.relight",
 }
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hiface.animation.gaze import pose_from_expression
@@ -16,6 +18,7 @@ from hiface.data import Photo
 from hiface.data.colour import srgb_to_linear
 from hiface.detail.sd_detail import Parts, detailed_normals
 from hiface.export.delit import PhotoView
+from hiface.export.relight import head_camera, head_picture, head_rotation, read_light, relit_photo
 from hiface.export.texture import TextureBake, bake_views, photo_view
 from hiface.fitting.confidence import VertexEvidence, vertex_evidence
 from hiface.morphable import MorphableModel
@@ -189,6 +192,52 @@ class FaceResult:
         with torch.no_grad():
             return detailed_normals(self.model, self.mesh.vertices, self.displacement(parts))
 
+    def relight(self, light: Tensor | str | Path) -> np.ndarray:
+        """The photo with this face in another light; everything else of the photo stays.
+
+        Args:
+            light: [9, 3] in camera axes, or what `hiface.read_light` takes: "left", "sunset", a panorama, the
+                face.json of another photo.
+
+        Returns:
+            [H, W, 3] uint8 sRGB, the upright photo.
+
+        Raises:
+            OptionError: There is no such light.
+            ImageError: The panorama cannot be used.
+        """
+        photo, seen = self.photo.image_srgb, self.with_params(self.fitted)
+        return relit_photo(self.model, self.fitted, photo, _as_light(light), seen.displacement())
+
+    def picture(
+        self,
+        size: int = 512,
+        *,
+        yaw: float = 0.0,
+        pitch: float = 0.0,
+        roll: float = 0.0,
+        light: Tensor | str | Path = "soft",
+    ) -> Image.Image:
+        """The head with its de-lit texture, present expression and relief, from any side, in any light.
+
+        Args:
+            size: Side of the picture, pixels.
+            yaw: Degrees by which the head is turned to the picture's right.
+            pitch: Degrees by which it looks up.
+            roll: Degrees by which it is tilted clockwise.
+            light: As for `relight`; it stays where it is when the head turns.
+
+        Returns:
+            RGB picture.
+
+        Raises:
+            OptionError: There is no such light.
+            ImageError: The panorama cannot be used.
+        """
+        camera = head_camera(self.model, self.params, size, head_rotation(yaw, pitch, roll))
+        relief, lamp = self.displacement(), _as_light(light)
+        return head_picture(self.model, self.params, camera, self.texture(), lamp, relief)
+
     def save(self, path: str | Path, *, units: str = "m", wrinkles: bool = False) -> Path:
         """Writes the face to one file; the suffix chooses the format.
 
@@ -206,3 +255,7 @@ class FaceResult:
         """
         save_face(self, Path(path), SaveOptions(units, wrinkles=wrinkles))
         return Path(path)
+
+
+def _as_light(light: Tensor | str | Path) -> Tensor:
+    return light if isinstance(light, Tensor) else read_light(light)

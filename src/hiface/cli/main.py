@@ -8,12 +8,13 @@ import sys
 import tyro
 from rich.console import Console
 
-from hiface.cli import animate, basis, info, reconstruct, synth, train
+from hiface.cli import animate, basis, info, reconstruct, relight, synth, train
 from hiface.errors import HifaceError
 
 COMMANDS = {
     "reconstruct": reconstruct.reconstruct,
     "animate": animate.animate,
+    "relight": relight.relight,
     "synth": synth.synth,
     "train": train.train,
     "basis": basis.basis,

@@ -209,14 +209,34 @@ def _delit_log(surface: TexelSurface, crop: PhotoCrop, light: Tensor) -> Tensor:
     colour = sample_texture(crop.image_linear, uv)
     shading = sh_basis(surface.normals_cam) @ light
     facing = (surface.normals_cam * surface.points_cam).sum(dim=1) < 0
-    middle = shading[facing].mean(dim=1).median() if bool(facing.any()) else shading.mean()
+    shading = believable_shading(shading, facing if bool(facing.any()) else torch.ones_like(facing))
+    return colour.clamp_min(FLOOR).log() if shading is None else (colour / shading).clamp_min(FLOOR).log()
+
+
+def believable_shading(
+    shading: Tensor,
+    seen: Tensor,
+    cast_limit: float = CAST_LIMIT,
+    within: tuple[float, float] = SHADING_RANGE,
+) -> Tensor | None:
+    """A fit's shading without what is more likely the skin's colour, or too dark to divide by.
+
+    Args:
+        shading: [N, 3] linear, of a fitted light.
+        seen: [N] bool, where the camera sees the surface; somewhere at least.
+        cast_limit: The median colour is believed up to this logarithm from grey.
+        within: Grey is clamped to this range around its median.
+
+    Returns:
+        [N, 3], or None where there is no light.
+    """
+    middle = shading[seen].mean(dim=1).median()
     if float(middle) < 1e-4:
-        return colour.clamp_min(FLOOR).log()
-    grey = shading.mean(dim=1, keepdim=True).clamp(SHADING_RANGE[0] * middle, SHADING_RANGE[1] * middle)
-    cast = (shading.clamp_min(0.1 * float(middle)) / grey).log()
-    usual = cast[facing].median(dim=0).values.clamp(-CAST_LIMIT, CAST_LIMIT)
-    shading = grey * (usual + (cast - usual).clamp(-CAST_SPREAD, CAST_SPREAD)).exp()
-    return (colour / shading).clamp_min(FLOOR).log()
+        return None
+    grey = shading.mean(dim=1, keepdim=True).clamp(within[0] * middle, within[1] * middle)
+    cast = (shading / grey.clamp_min(1e-6)).clamp_min(0.1).log()
+    usual = cast[seen].median(dim=0).values.clamp(-cast_limit, cast_limit)
+    return grey * (usual + (cast - usual).clamp(-CAST_SPREAD, CAST_SPREAD)).exp()
 
 
 def _tone(photo: Layer, base: Tensor) -> Tensor:

@@ -144,18 +144,19 @@ def head_visibility(model: MorphableModel) -> HeadVisibility:
 
 
 @cached_per_tensor
-def _transfer(template: Tensor, model: MorphableModel) -> Tensor:
+def _transfer(template: Tensor, model: MorphableModel, opened: bool) -> Tensor:
+    tables = head_visibility(model)
     normals = vertex_normals(template, model.data.triangles)
     directions = sphere_directions()
     basis, cosine = sh_basis(directions), (directions @ directions.T).clamp_min(0)
-    hidden = 1.0 - head_visibility(model).closed
+    hidden = 1.0 - (tables.opened if opened else tables.closed)
     lost = torch.einsum("vd,nd,dj->vnj", hidden, cosine, basis) * (4.0 / N_DIRECTIONS) / COSINE_LOBE
     near = ((normals @ directions.T - 1.0) * _CONE).exp()
     squares = torch.einsum("vn,nj,nk->vjk", near, basis, basis) + _RIDGE * torch.eye(9)
     return torch.eye(9) - torch.linalg.solve(squares, torch.einsum("vn,nj,vnk->vjk", near, basis, lost))
 
 
-def light_transfer(model: MorphableModel) -> Tensor:
+def light_transfer(model: MorphableModel, jaw_open: float = 0.0) -> Tensor:
     """How the head's own shadow changes the light at each vertex, in spherical harmonics.
 
     What a matte surface loses to the shadow depends on its normal; about the normal of the vertex that is a
@@ -163,25 +164,30 @@ def light_transfer(model: MorphableModel) -> Tensor:
     2002), found by least squares.
 
     Args:
-        model: A face model; its mean head with the mouth closed is looked at.
+        model: A face model; its mean head is looked at.
+        jaw_open: How far its mouth is open, 0..1.
 
     Returns:
         [V, 9, 9]: in head axes, shading = SH(normal) @ transfer @ light for normals near the vertex's own;
         light that comes from behind the surface is lost as well when the normal turns there. On the CPU,
         remembered as long as the model lives.
     """
-    return _transfer(model.data.template, model)
+    closed, weight = _transfer(model.data.template, model, False), HeadVisibility.weight(jaw_open)
+    if weight == 0.0:
+        return closed
+    return torch.lerp(closed, _transfer(model.data.template, model, True), weight)
 
 
-def reaching_light(model: MorphableModel, light: Tensor, R: Tensor) -> Tensor:
+def reaching_light(model: MorphableModel, light: Tensor, R: Tensor, jaw_open: float = 0.0) -> Tensor:
     """Light that reaches the vertices of a turned head: light [9, 3] in camera axes to [V, 9, 3], same axes.
 
     Args:
         model: A face model.
         light: [9, 3].
         R: [3, 3] rotation from head axes to camera axes.
+        jaw_open: How far the mouth is open, 0..1.
     """
-    return turned_transfer(light_transfer(model).to(light), R) @ light
+    return turned_transfer(light_transfer(model, jaw_open).to(light), R) @ light
 
 
 def turned_transfer(transfer: Tensor, R: Tensor) -> Tensor:

@@ -10,27 +10,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hiface.geometry.normals import vertex_normals
+from hiface.render.environment import sh_projection
 from hiface.render.kernels import skin as kernels
 from hiface.render.kernels.library import has_library
-from hiface.render.shade import COSINE_LOBE, sh_basis
 from hiface.render.visibility import N_DIRECTIONS, HeadVisibility, sphere_directions
 
-_SH_DIRECTIONS = 512
 _WRAP = (0.30, 0.10)  # light that wanders under the skin: red further than green and blue
-
-
-@cache
-def _sh_projection() -> Tensor:
-    """[9, N] from radiance in N directions to light as spherical harmonics."""
-    directions = sphere_directions(_SH_DIRECTIONS)
-    return sh_basis(directions).T * (COSINE_LOBE[:, None] * (4 * math.pi / len(directions)))
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,8 @@ class Surroundings:
 
     @cached_property
     def _sh_light(self) -> Tensor:
-        return _sh_projection() @ self.radiance(sphere_directions(_SH_DIRECTIONS))
+        projection = sh_projection()
+        return projection @ self.radiance(sphere_directions(projection.shape[1]))
 
 
 def _tint(rng: np.random.Generator, strength: float) -> np.ndarray:

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`hiface relight`: a photo in another light, and its head from other sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from hiface.errors import NoFaceError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+    from hiface.result import FaceResult
+
+_TURNTABLE_FRAMES = 36
+_FPS = 18.0
+
+
+@dataclass(frozen=True)
+class RelightOptions:
+    """What the pictures show.
+
+    Attributes:
+        turn: Turns the light about the vertical, degrees; at 90 what was behind the head is at the right.
+        yaw: Sides from which the head is seen in sheet.png, degrees; positive turns it to the right.
+        turntable: Write the turning head too.
+        refine: Fit the face by inverse rendering first, some seconds a face.
+        size: Side of the pictures of the head, pixels.
+    """
+
+    turn: float = 0.0
+    yaw: tuple[float, ...] = (-35.0, 0.0, 35.0)
+    turntable: bool = True
+    refine: bool = True
+    size: int = 320
+
+
+_DEFAULT = RelightOptions()
+
+
+def relight(
+    photo: Annotated[Path, tyro.conf.Positional],
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    light: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LIGHT ...")] = (
+        "soft",
+        "left",
+        "above",
+        "sunset",
+    ),
+    options: tyro.conf.OmitArgPrefixes[RelightOptions] = _DEFAULT,
+    weights: Path | None = None,
+) -> int:
+    """Lights the faces of a photo anew and shows the largest one's head from other sides.
+
+    Writes, for each light, OUT/photo_<light>.png (the photo, all its faces in that light) and
+    OUT/turning_<light>.webp (the head with its de-lit texture, turning), and OUT/sheet.png with all lights.
+
+    Args:
+        photo: A picture file.
+        out: Output folder.
+        light: Lights: soft, front, left, right, above, below, sunset, neon; panoramas of surroundings (.hdr
+            and .exr with the package OpenImageIO, or pictures twice as wide as high); or a face.json,
+            whose photo's light is taken.
+        options: What the pictures show.
+        weights: Weights of the hiface network; the packaged ones when left out.
+
+    Returns:
+        Exit code.
+    """
+    from rich.console import Console
+
+    from hiface.export.relight import read_light
+    from hiface.reconstructor import Reconstructor
+
+    if not 64 <= options.size <= 2048 or not light or not options.yaw:
+        raise OptionError(f"--size must be 64 to 2048 with a light and a side at least, got {options.size}")
+    lights = {name: read_light(name, options.turn) for name in light}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made ({error.strerror}); choose another folder") from error
+    console = Console(stderr=True)
+    with console.status("loading the face model and the networks"):
+        reconstructor = Reconstructor("hiface", device="cpu", weights=weights, refine=options.refine)
+    with console.status("reconstructing"):
+        faces = reconstructor.reconstruct(photo)
+    if not faces:
+        raise NoFaceError(f"no face was found in {photo}; choose a photo that shows one, 60 px or larger")
+    _write(faces, lights, out, options, console)
+    turning = ", turning_*.webp" if options.turntable else ""
+    console.print(f"{len(lights)} lights in {out}: sheet.png, photo_*.png{turning}", highlight=False)
+    return 0
+
+
+def _write(
+    faces: list[FaceResult], lights: dict[str, Tensor], out: Path, options: RelightOptions, console: Console
+) -> None:
+    """All files; `faces` are those of one photo, the largest first."""
+    from PIL import Image
+    from rich.progress import track
+
+    from hiface.cli.batch import unique_names
+    from hiface.export.atomic import atomic_write_bytes
+    from hiface.export.detail_pictures import encode_animation, photo_panel
+    from hiface.export.draw import grid
+    from hiface.export.pictures import pil_png
+    from hiface.export.relight import light_ball, relit_photo
+
+    face, size = faces[0], options.size
+    panels = []
+    names = unique_names([Path(name) for name in lights])
+    work = list(zip(names, lights.values(), strict=True))
+    for name, light in track(work, description="lights", console=console, transient=True):
+        image = face.photo.image_srgb
+        for one in faces:
+            image = relit_photo(one.model, one.fitted, image, light, one.displacement())
+        atomic_write_bytes(out / f"photo_{name}.png", pil_png(Image.fromarray(image)))
+        panels += [(name, light_ball(light, size)), ("photo", photo_panel(image, face.box, size))]
+        panels += [(f"{yaw:+.0f} degrees", face.picture(size, yaw=yaw, light=light)) for yaw in options.yaw]
+        if options.turntable:
+            angles = [50.0 * _swing(k / _TURNTABLE_FRAMES) for k in range(_TURNTABLE_FRAMES)]
+            frames = [face.picture(size, yaw=angle, light=light) for angle in angles]
+            times = [k / _FPS for k in range(_TURNTABLE_FRAMES)]
+            atomic_write_bytes(out / f"turning_{name}.webp", encode_animation(frames, times))
+    atomic_write_bytes(out / "sheet.png", pil_png(grid(panels, 2 + len(options.yaw))))
+
+
+def _swing(t: float) -> float:
+    """Position -1..1 of a head that looks left and right, at phase t."""
+    from math import pi, sin
+
+    return sin(2 * pi * t)
