@@ -228,12 +228,14 @@ def scores(model: MorphableModel, face: FaceResult, portrait: Portrait) -> dict[
 
 def reconstructed(reconstructor: Reconstructor, sample: SyntheticSample) -> FaceResult | None:
     """The reconstruction of a picture's person, or None if the face is not found."""
-    centre = sample.landmarks68_px.mean(0)
-    for face in reconstructor.reconstruct(sample.image_srgb.permute(1, 2, 0).contiguous().numpy()):
-        distance = (face.detection.landmarks68_px.mean(0) - centre).norm()
-        if float(distance) < 0.3 * float((sample.box[2:] - sample.box[:2]).max()):
-            return face
-    return None
+    faces = reconstructor.reconstruct(sample.image_srgb.permute(1, 2, 0).contiguous().numpy())
+    return next((face for face in faces if _shows(face, sample)), None)
+
+
+def _shows(face: FaceResult, sample: SyntheticSample) -> bool:
+    """Whether a reconstruction is of the picture's person, and not of one on a poster behind."""
+    distance = (face.detection.landmarks68_px.mean(0) - sample.landmarks68_px.mean(0)).norm()
+    return float(distance) < 0.3 * float((sample.box[2:] - sample.box[:2]).max())
 
 
 def region_ratios(model: MorphableModel, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -245,7 +247,7 @@ def region_ratios(model: MorphableModel, pairs: list[tuple[Tensor, Tensor]]) -> 
 
 def look_at(reconstructor: Reconstructor, people: list[list[Portrait]], name: str) -> dict:
     """All scores of one row."""
-    model, rows, one, three = reconstructor.model, [], [], []
+    model, rows, shared, one, three = reconstructor.model, [], [], [], []
     for views in track(people, description=name):
         faces = [reconstructed(reconstructor, view.sample) for view in views]
         for view, face in zip(views, faces, strict=True):
@@ -256,15 +258,23 @@ def look_at(reconstructor: Reconstructor, people: list[list[Portrait]], name: st
             photos = [view.sample.image_srgb.permute(1, 2, 0).contiguous().numpy() for view in views]
             together = reconstructor.reconstruct_person(photos)
             three.append((together[0].fitted.identity, views[0].sample.params.identity))
-    middle = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
-    middle["light, degrees"] = statistics.median(row["light, degrees"] for row in rows)
+            pairs = zip(together, views, strict=True)
+            shared += [scores(model, face, view) for face, view in pairs if _shows(face, view.sample)]
     return {
         "pictures": len(rows),
         "region error over the mean face's, one photo": region_ratios(model, one),
         "region error over the mean face's, three photos": region_ratios(model, three),
         "people with three photos": len(three),
-        **{key: round(value, 4) for key, value in middle.items()},
+        **middle(rows),
+        "three photos": middle(shared),
     }
+
+
+def middle(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means of scores, but the median of the light's error."""
+    out = {key: round(statistics.mean(row[key] for row in rows), 4) for key in rows[0]}
+    out["light, degrees"] = round(statistics.median(row["light, degrees"] for row in rows), 4)
+    return out
 
 
 def median_ms(run: Callable[[], object], count: int = 7) -> float:

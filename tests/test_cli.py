@@ -149,6 +149,24 @@ def test_photos_of_one_person_are_fitted_together(photo, tmp_path):
     assert first["camera"] != second["camera"]
     static = [(p / "displacement_static.png").read_bytes() for p in people]
     assert static[0] == static[1]
+    for name in ("cut.png", "sky.png"):
+        (tmp_path / name).unlink()
+    assert run(*sorted(tmp_path.glob("*.png")), "-o", out, *options, "--resume") == 0
+    assert all("done before" in row["detail"] for row in rows(out).values())
+
+
+def test_a_fine_mesh_larger_maps_and_the_photos_own_colour(photo, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = "--refine", "--detail-size", "512", "--albedo-blend", "0", "--format", "dense,maps"
+    assert run(photo, "-o", out, *options, "--texture-size", "256") == 0
+    person = out / "anna" / "person1"
+    assert Image.open(person / "displacement.png").size == (512, 512)
+    lines = (person / "dense.obj").read_text().splitlines()
+    assert sum(line.startswith("f ") for line in lines) > 100_000
+    assert run(photo, "-o", out, "--detail-size", "512") == 1
+    assert "--refine" in capsys.readouterr().err
+    assert run(photo, "-o", out, "--refine", "--albedo-blend", "2") == 1
+    assert "0..1" in capsys.readouterr().err
 
 
 def test_same_person_without_a_face_or_with_other_options(tmp_path, capsys):

@@ -1,11 +1,13 @@
+import gc
 import io
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hiface.data.images import read_photo
+from hiface.data.images import STORED_PHOTOS, StoredPhoto, read_photo
 from hiface.errors import ImageError, ImageTooLargeError, ImageTooSmallError, UnreadableImageError
 
 RNG = np.random.default_rng(0)
@@ -147,3 +149,23 @@ def test_arrays():
     ]:
         with pytest.raises(ImageError):
             read_photo(bad)
+
+
+def test_stored_photos_keep_few_in_memory(tmp_path):
+    """Ten photos, of which a few are alive at a time; pixels and focal length are those of `read_photo`."""
+    photos = []
+    for k in range(10):
+        pixels = np.random.default_rng(k).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+        photos.append((StoredPhoto(tmp_path / f"{k}.png"), pixels))
+    alive = [weakref.ref(photo.image_srgb) for photo, _ in photos]
+    gc.collect()
+    assert sum(ref() is not None for ref in alive) <= STORED_PHOTOS
+    for photo, pixels in photos:
+        assert np.array_equal(photo.image_srgb, pixels) and photo.path is not None
+        assert (photo.width, photo.height, photo.focal_px) == (50, 40, None)
+    (tmp_path / "0.png").unlink()
+    with pytest.raises(UnreadableImageError, match=r"0\.png"):
+        _ = photos[0][0].image_srgb
+    with pytest.raises(UnreadableImageError, match="none"):
+        StoredPhoto(tmp_path / "none.png")

@@ -33,6 +33,7 @@ def test_public_names_are_frozen():
         "__version__",
         "errors",
         "load_model",
+        "read_light",
     ]
     fields = {f.name for f in dataclasses.fields(hiface.FaceParams)}
     assert fields == {"identity", "expression", "pose", "albedo", "light", "camera", "static"}

@@ -6,15 +6,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import roma
 import torch
 
 from hiface.detail.basis import load_detail_basis
-from hiface.errors import ShapeError
+from hiface.errors import FitError, ShapeError
 from hiface.fitting.fine_shading import TexelPlaces, read_fine_shading
-from hiface.fitting.relief import ReliefConfig, _System, fit_relief, skin_places
+from hiface.fitting.relief import (
+    ReliefConfig,
+    _Shading,
+    _System,
+    fit_relief,
+    fit_shared_relief,
+    skin_places,
+)
 from hiface.morphable import load_model
 from hiface.render.pipeline import render
 from hiface.render.shade import ambient_light
+from hiface.types import Camera
 from test_detail_fit import SIZE, face, lit_texture
 
 
@@ -86,25 +95,75 @@ def test_what_is_known_stays_where_the_photo_says_nothing(model):
 
 
 def test_system_is_that_of_the_dense_matrices():
-    """Hessian, transpose and diagonal against matrices built column by column."""
+    """Hessian, gradient and diagonal of two photos against matrices built column by column."""
     gen = torch.Generator().manual_seed(3)
     inside = torch.rand(12, 12, generator=gen) > 0.3
     places = TexelPlaces.of(inside.flatten().nonzero()[:, 0], 12)
     n = len(places.texels)
-    slopes = tuple(torch.randn(3, n, generator=gen).double())
-    weight, prior, stiff = torch.rand(3, n, generator=gen).double()
-    system = _System(places, slopes, weight, prior, stiff)
+
+    def draw(*shape):
+        return torch.randn(*shape, n, generator=gen).double()
+
+    photos = [_Shading(tuple(draw(3)), draw().abs(), draw()) for _ in range(2)]
+    prior, stiff, relief = draw().abs(), draw().abs(), draw()
+    system = _System(places, photos, prior, stiff)
     eye = torch.eye(n, dtype=torch.float64)
     d_u, d_v = places.differences(eye)
     grid = places.to_map(eye)
     padded = torch.nn.functional.pad(grid, (1, 1, 1, 1))
     assert torch.equal(places.to_map(d_u), (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) * inside)
-    jacobian = (d_u * slopes[0] + d_v * slopes[1] + eye * slopes[2]).T
     around = sum(padded[:, 1 + i : 13 + i, 1 + j : 13 + j] for i, j in ((0, 1), (1, 0), (0, -1), (-1, 0)))
     laplacian = (around.flatten(1)[:, places.texels] - 4 * eye).T
-    dense = jacobian.T @ (weight[:, None] * jacobian) + torch.diag(prior)
-    dense = dense + laplacian.T @ (stiff[:, None] * laplacian)
+    dense = torch.diag(prior) + laplacian.T @ (stiff[:, None] * laplacian)
+    bend = laplacian @ relief
+    down = -prior * relief - laplacian.T @ (stiff * bend)
+    for photo in photos:
+        to_u, to_v, to_d = photo.slopes
+        jacobian = (d_u * to_u + d_v * to_v + eye * to_d).T
+        dense = dense + jacobian.T @ (photo.weight[:, None] * jacobian)
+        down = down + jacobian.T @ (photo.weight * photo.residual)
     assert torch.allclose(torch.stack([system(column) for column in eye], dim=1), dense)
     assert torch.allclose(system.diagonal(), dense.diagonal())
-    rows = torch.randn(n, generator=gen).double()
-    assert torch.allclose(system.transposed(rows), jacobian.T @ rows)
+    assert torch.allclose(system.gradient(relief, bend), down)
+
+
+def test_several_photos_show_more_than_one(model):
+    """Two noisy photos from two sides, with different known displacement, against each alone."""
+    truth, gen = lines(), torch.Generator().manual_seed(0)
+    places = skin_places(model, 256)
+    shots = []
+    for yaw in (0.3, -0.3):
+        params = close_up(model)
+        turn = roma.rotvec_to_rotmat(torch.tensor([0.0, yaw, 0.0]))
+        pose = params.camera.T_cam_object.clone()
+        pose[:3, :3] = pose[:3, :3] @ turn
+        params = params.replace(camera=replace(params.camera, T_cam_object=pose))
+        known = 1e-5 * torch.randn(1, 256, 256, generator=gen)
+        image = photo(model, params, truth + known)
+        shots.append((params, (image + 0.02 * torch.randn(image.shape, generator=gen)).clamp(0, 1), known))
+
+    def score(found):
+        return correlation(*(m.flatten()[places.texels] for m in (found, truth)))
+
+    alone = [score(fit_shared_relief(model, [shot])) for shot in shots]
+    assert score(fit_shared_relief(model, shots)) > max(alone) + 0.02
+    with pytest.raises(FitError, match="no photo"):
+        fit_shared_relief(model, [])
+    with pytest.raises(ShapeError, match="one S"):
+        fit_shared_relief(model, [shots[0], (*shots[1][:2], torch.zeros(1, 128, 128))])
+
+
+def test_an_enlarged_photo_says_less(model):
+    """The same small photo, and one made four times as large by the reader: less is taken from it."""
+    params, truth = face(model), lines()
+    K = params.camera.K.clone()
+    K[:2] *= 0.25
+    small = params.replace(camera=Camera(K, params.camera.T_cam_object, SIZE // 4, SIZE // 4))
+    places = skin_places(model, 256)
+    image = photo(model, small, truth)
+    seen = read_fine_shading(model, small, image, places, (256, 448), 16)
+    assert seen is not None and 0.02 < seen.own_share < 0.3
+    near = read_fine_shading(
+        model, close_up(model), photo(model, close_up(model), truth), places, (256, 448), 16
+    )
+    assert near is not None and near.own_share == 1.0

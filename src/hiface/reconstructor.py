@@ -19,16 +19,17 @@ from torch import Tensor
 from hiface.animation.gaze import pose_from_expression
 from hiface.assets import list_assets
 from hiface.assets.loader import asset_path
-from hiface.data import Photo, read_photo
+from hiface.data import Photo, StoredPhoto, read_photo
 from hiface.data.colour import srgb_to_linear
 from hiface.detail.basis import DetailBasis, load_detail_basis
 from hiface.devices import check_device, pick_device
-from hiface.errors import AssetError, FitError, NoFaceError
+from hiface.errors import AssetError, FitError, NoFaceError, OptionError
+from hiface.export.texture import ALBEDO_BLEND
 from hiface.fitting.detail_codes import DetailFitConfig, fit_shared_codes
 from hiface.fitting.fit import align_to_landmarks, default_focal_px, fit_face
 from hiface.fitting.observe import landmark_observation, observation_from_detection
 from hiface.fitting.priors import Start
-from hiface.fitting.relief import fit_relief
+from hiface.fitting.relief import fit_shared_relief
 from hiface.fitting.same_person import one_person
 from hiface.fitting.together import fit_together, shared_start
 from hiface.morphable import MorphableModel, load_model
@@ -38,9 +39,10 @@ from hiface.networks.read_hiface import HifaceReader
 from hiface.networks.runtime import TorchRunner
 from hiface.networks.sd_detail import SdDetail
 from hiface.networks.weights import load_hiface, weights_notes
+from hiface.render.pyramid import resize
 from hiface.render.shade import ambient_light
 from hiface.render.texels import head_region
-from hiface.result import FaceResult
+from hiface.result import DEFAULT_DETAIL_PX, FaceResult
 from hiface.types import Camera, FaceParams
 
 LOGGER = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ _EXPRESSION_SIGMA = 0.05  # of expressions about the network's, 0..1
 _ALBEDO_SIGMA = 0.35  # of albedo coefficients about the network's
 _CORRELATION = 0.7  # of the errors of the network's answers to two photos of a person
 _REFINE_PX = 1024  # detail maps have 256 texels
+_LARGEST_DETAIL_PX = 1024
 _DETAIL_SIGMA = 0.5  # of detail codes about the network's, which have seen the same shading
 
 
@@ -67,10 +70,12 @@ class Reconstructor:
         refine: Go on from the network's answer by inverse rendering, and read detail codes off the photo's
             shading; for the method "hiface".
         align: Move pose and expression of the network's answer to the landmarks; for the method "hiface".
+        detail_px: Side of the displacement map where relief is read off the photo; 256 texels are 1.2 mm.
+        albedo_blend: Share of the model's albedo in what is smooth in textures, 0..1.
 
     Raises:
         ValueError: Unknown method, or nothing to refine.
-        OptionError: There is no such device.
+        OptionError: There is no such device, or a size or share out of range.
         AssetError: Weights or model files are missing, or weights are for another face model.
     """
 
@@ -82,12 +87,19 @@ class Reconstructor:
         weights: Path | None = None,
         refine: bool = False,
         align: bool = True,
+        detail_px: int = DEFAULT_DETAIL_PX,
+        albedo_blend: float = ALBEDO_BLEND,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
         if refine and method != "hiface":
             raise ValueError(f"refine goes on from a network's answer; the method {method!r} has none")
+        if not DEFAULT_DETAIL_PX <= detail_px <= _LARGEST_DETAIL_PX or detail_px & (detail_px - 1):
+            raise OptionError(f"detail_px must be 256, 512 or {_LARGEST_DETAIL_PX}, got {detail_px}")
+        if not 0.0 <= albedo_blend <= 1.0:
+            raise OptionError(f"albedo_blend must be within 0..1, got {albedo_blend}")
         self.method, self.refine, self.align = method, refine, align
+        self.detail_px, self.albedo_blend = detail_px, albedo_blend
         self.device = check_device(device) if device else pick_device()[0]
         self.model = load_model(face_model) if isinstance(face_model, str) else face_model
         self.detector = FaceDetector()
@@ -160,6 +172,7 @@ class Reconstructor:
                 fitted=batch[i],
                 timings_s=timings,
                 detail=self._detail,
+                albedo_blend=self.albedo_blend,
             )
             for i, detection in enumerate(detections)
         ]
@@ -200,21 +213,31 @@ class Reconstructor:
         static = self._shared_codes([face], [params])
         timings = {**face.timings_s, "refine": time.perf_counter() - started}
         params = params.replace(static=static)
-        return self._with_relief(replace(face, params=params, fitted=params, timings_s=timings))
+        (done,) = self._with_relief([replace(face, params=params, fitted=params, timings_s=timings)])
+        return done
 
-    def _with_relief(self, face: FaceResult) -> FaceResult:
-        """Adds the displacement that the photo's shading shows beyond the face's detail codes."""
+    def _with_relief(self, faces: list[FaceResult]) -> list[FaceResult]:
+        """Adds the displacement that the shading of a person's photos shows beyond the detail codes."""
         started = time.perf_counter()
-        region, camera = head_region(face.model, face.params, face.photo.image_srgb, _REFINE_PX)
-        known, params = face.displacement(), face.params.replace(camera=camera)
-        found = fit_relief(face.model, params, srgb_to_linear(region), known, self._basis)
-        timings = {**face.timings_s, "relief": time.perf_counter() - started}
-        return replace(face, relief=found - known, timings_s=timings)
+        region_px = max(_REFINE_PX, 2 * self.detail_px)
+
+        def photos() -> Iterator[tuple[FaceParams, Tensor, Tensor]]:
+            for face in faces:
+                region, camera = head_region(face.model, face.params, face.photo.image_srgb, region_px)
+                known = resize(face.displacement(), self.detail_px)
+                yield face.params.replace(camera=camera), srgb_to_linear(region), known
+
+        relief = fit_shared_relief(self.model, photos(), self._basis)
+        seconds = (time.perf_counter() - started) / len(faces)
+        return [
+            replace(face, relief=relief, timings_s={**face.timings_s, "relief": seconds}) for face in faces
+        ]
 
     def reconstruct_person(self, images: Sequence[str | Path | np.ndarray | Photo]) -> list[FaceResult]:
         """Reconstructs one person from several photos: one identity, albedo and static detail for all.
 
-        In photos of several people the face most like those of the other photos is taken.
+        In photos of several people the face most like those of the other photos is taken. Files are read
+        again whenever their pixels are needed, so that few are in memory at a time.
 
         Args:
             images: Photos, as for `reconstruct`.
@@ -229,7 +252,7 @@ class Reconstructor:
             DifferentPeopleError: A photo shows somebody else (with the network; a fit alone cannot tell).
             FitError: The fit diverged.
         """
-        photos = [image if isinstance(image, Photo) else read_photo(image) for image in images]
+        photos = [_stored_photo(image) for image in images]
         seen = [self._candidates(photo) for photo in photos]
         found = [candidates for candidates in seen if candidates]
         if not found:
@@ -249,7 +272,15 @@ class Reconstructor:
             return self._read_only(self.network, photo, detections, detect_s)
         nobody = self._mean_face(photo)
         return [
-            FaceResult(nobody, self.model, photo, d, fitted=nobody, timings_s={"detect": detect_s})
+            FaceResult(
+                nobody,
+                self.model,
+                photo,
+                d,
+                fitted=nobody,
+                timings_s={"detect": detect_s},
+                albedo_blend=self.albedo_blend,
+            )
             for d in detections
         ]
 
@@ -284,10 +315,8 @@ class Reconstructor:
             params = params.replace(static=static)
             timings = {**face.timings_s, "together": seconds}
             results.append(replace(face, params=params, fitted=params, timings_s=timings))
-        best = max(range(len(faces)), key=lambda i: _area(faces[i].detection))
-        relief = self._with_relief(results[best]).relief
         textures = {}  # baked once for all: they are of the same photos
-        results = [replace(face, relief=relief, _textures=textures) for face in results]
+        results = [replace(face, _textures=textures) for face in self._with_relief(results)]
         return [
             replace(face, also=tuple(other for other in results if other is not face)) for face in results
         ]
@@ -318,8 +347,17 @@ class Reconstructor:
         observation = observation_from_detection(detection, photo.image_srgb, photo.focal_px)
         params = fit_face(self.model, observation).params
         timings = {"detect": detect_s, "fit": time.perf_counter() - started}
-        face = FaceResult(params, self.model, photo, detection, fitted=params, timings_s=timings)
-        return self._with_relief(face)
+        face = FaceResult(
+            params,
+            self.model,
+            photo,
+            detection,
+            fitted=params,
+            timings_s=timings,
+            albedo_blend=self.albedo_blend,
+        )
+        (done,) = self._with_relief([face])
+        return done
 
 
 def _check_weights(weights: Path | None) -> None:
@@ -328,6 +366,12 @@ def _check_weights(weights: Path | None) -> None:
             "this package has no trained weights of the HiFace network; train some with hiface train hiface "
             "and name the file (weights=, or --weights), or use the method fit"
         )
+
+
+def _stored_photo(image: str | Path | np.ndarray | Photo) -> Photo:
+    if isinstance(image, Photo):
+        return image
+    return read_photo(image) if isinstance(image, np.ndarray) else StoredPhoto(image)
 
 
 def _area(detection: Detection) -> float:

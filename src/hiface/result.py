@@ -18,8 +18,9 @@ from hiface.data import Photo
 from hiface.data.colour import srgb_to_linear
 from hiface.detail.sd_detail import Parts, detailed_normals
 from hiface.export.delit import PhotoView
+from hiface.export.dense import DenseMesh, dense_mesh
 from hiface.export.relight import head_camera, head_picture, head_rotation, read_light, relit_photo
-from hiface.export.texture import TextureBake, bake_views, photo_view
+from hiface.export.texture import ALBEDO_BLEND, TextureBake, bake_views, photo_view
 from hiface.fitting.confidence import VertexEvidence, vertex_evidence
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
@@ -50,6 +51,7 @@ class FaceResult:
         relief: [1, S, S] metres, displacement of the person beyond what `detail` makes, read off the photo's
             shading, or None.
         also: Results of other photos of this person, whose colours enter the texture.
+        albedo_blend: Share of the model's albedo in what is smooth in the texture, 0..1.
     """
 
     params: FaceParams
@@ -62,6 +64,7 @@ class FaceResult:
     detail: SdDetail | None = None
     relief: Tensor | None = None
     also: tuple[FaceResult, ...] = ()
+    albedo_blend: float = ALBEDO_BLEND
     _textures: dict[int, TextureBake] = field(default_factory=dict, repr=False)
 
     @property
@@ -152,7 +155,7 @@ class FaceResult:
     def _bake(self, size: int) -> TextureBake:
         if size not in self._textures:
             views = (face._view() for face in (self, *self.also))
-            self._textures[size] = bake_views(self.model, views, size=size)
+            self._textures[size] = bake_views(self.model, views, size=size, blend=self.albedo_blend)
         return self._textures[size]
 
     def _view(self) -> PhotoView:
@@ -191,6 +194,14 @@ class FaceResult:
         """[3, S, S] unit normals of the detailed surface over the texture square, object space."""
         with torch.no_grad():
             return detailed_normals(self.model, self.mesh.vertices, self.displacement(parts))
+
+    def dense_mesh(self, steps: int = 2) -> DenseMesh:
+        """The mesh with the photo's expression, each triangle split into 4 ** steps, relief in its vertices.
+
+        Raises:
+            OptionError: `steps` is not 0 to 4.
+        """
+        return dense_mesh(self.model, self.mesh.vertices, self.displacement(), steps)
 
     def relight(self, light: Tensor | str | Path) -> np.ndarray:
         """The photo with this face in another light; everything else of the photo stays.

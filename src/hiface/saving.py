@@ -17,7 +17,7 @@ from hiface.export.glb import write_glb
 from hiface.export.glb_mesh import GlbDetail
 from hiface.export.json_params import FaceRecord, write_face_json
 from hiface.export.morphs import morph_weights
-from hiface.export.obj import write_obj
+from hiface.export.obj import write_dense_obj, write_obj
 from hiface.export.overview import write_overview
 from hiface.export.pictures import png_bytes
 from hiface.export.ply import vertex_colours, write_ply
@@ -27,7 +27,7 @@ from hiface.export.wrinkles import wrinkles_of
 if TYPE_CHECKING:
     from hiface.result import FaceResult
 
-FORMATS = ("glb", "obj", "ply", "json", "maps", "overview")
+FORMATS = ("glb", "obj", "dense", "ply", "json", "maps", "overview")
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,11 @@ def save_face(face: FaceResult, path: Path, options: SaveOptions = _DEFAULT) -> 
 def save_person(
     face: FaceResult, folder: Path, formats: Sequence[str], options: SaveOptions = _DEFAULT
 ) -> None:
-    """Writes face.glb, face.obj, face.ply, face.json, overview.png and maps, as far as `formats` names them.
+    """Writes face.glb, face.obj, face.ply, face.json, overview.png, dense and maps, as `formats` names them.
 
-    Maps are seen.png (white where the texture is the photo's) and, of a face with detail, displacement.png,
-    displacement_static.png and normals.png.
+    "dense" is dense.obj, a fine mesh with the relief in its vertices. Maps are seen.png (white where the
+    texture is the photo's) and, of a face with detail, displacement.png, displacement_static.png and
+    normals.png.
 
     Args:
         face: The face.
@@ -91,6 +92,8 @@ def save_person(
             write_overview(folder / "overview.png", face.model, face.fitted, image, points, *maps)
         elif name == "maps":
             _save_maps(face, folder, options.texture_size)
+        elif name == "dense":
+            _save_dense(face, folder / "dense.obj", options)
         else:
             save_face(face, folder / f"face.{name}", options)
 
@@ -154,6 +157,11 @@ def _save_obj(face: FaceResult, path: Path, options: SaveOptions) -> None:
         units=options.units,
         info=_info(face),
     )
+
+
+def _save_dense(face: FaceResult, path: Path, options: SaveOptions) -> None:
+    texture, dense = face.texture(options.texture_size), face.dense_mesh()
+    write_dense_obj(path, face.model, dense, texture, units=options.units, info=_info(face))
 
 
 def _save_ply(face: FaceResult, path: Path, options: SaveOptions) -> None:

@@ -7,11 +7,11 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from hiface.data import Photo, read_photo
+from hiface.data import Photo, StoredPhoto
 from hiface.errors import HifaceError, OutputError
 from hiface.export.atomic import atomic_write_text
 from hiface.reconstructor import Reconstructor
@@ -26,7 +26,7 @@ class BatchOptions:
 
     Attributes:
         out: Output folder.
-        formats: Subset of glb, obj, ply, json, maps, overview.
+        formats: Subset of glb, obj, dense, ply, json, maps, overview.
         save: How faces are written.
         resume: Skip photos that are done.
     """
@@ -94,7 +94,7 @@ def run_person(
     Args:
         reconstructor: Ready to use.
         files: Photos of one person.
-        options: Where and what to write.
+        options: Where and what to write; with `resume` nothing is done if all of these photos are done.
         advance: Called with a file's name when its face is written.
 
     Returns:
@@ -104,34 +104,47 @@ def run_person(
         OutputError: The output folder cannot be made or written.
     """
     _prepare(options.out)
-    started = time.perf_counter()
     folders = dict(zip(files, (options.out / name for name in unique_names(files)), strict=True))
-    rows: dict[Path, Row] = {}
+    done = {path: _done_before(path, folder) for path, folder in folders.items()} if options.resume else {}
+    rows = {path: row for path, row in done.items() if row is not None}
+    if len(rows) < len(files):
+        rows = {}
     try:
-        photos: dict[Path, Photo] = {}
-        for path in files:
-            try:
-                photos[path] = read_photo(path)
-            except HifaceError as error:
-                rows[path] = Row(str(path), error.status, 0, 0.0, str(error))
-        try:
-            faces = reconstructor.reconstruct_person(list(photos.values())) if photos else []
-        except HifaceError as error:
-            rows |= {path: Row(str(path), error.status, 0, 0.0, str(error)) for path in photos}
-            return [rows[path] for path in files]
-        seconds = (time.perf_counter() - started) / max(1, len(faces))
-        for path, photo in photos.items():
-            found = [face for face in faces if face.photo is photo]
-            if found:
-                _write_photo(found, folders[path], options)
-                rows[path] = Row(str(path), "ok", 1, seconds, str(folders[path]))
-                advance(path.name)
-            else:
-                rows[path] = Row(str(path), "no_face", 0, 0.0, "no face was found")
+        for path, row in _person_rows(reconstructor, folders, options) if not rows else ():
+            rows[path] = row
+            advance(path.name)
         return [rows[path] for path in files]
     finally:
         written = [asdict(rows[path]) for path in files if path in rows]
         atomic_write_text(options.out / "summary.json", json.dumps(written, indent=1) + "\n")
+
+
+def _person_rows(
+    reconstructor: Reconstructor, folders: dict[Path, Path], options: BatchOptions
+) -> Iterator[tuple[Path, Row]]:
+    """Files with what became of them; those that were fitted are written when their row comes."""
+    started = time.perf_counter()
+    photos: dict[Path, Photo] = {}
+    for path in folders:
+        try:
+            photos[path] = StoredPhoto(path)
+        except HifaceError as error:
+            yield path, Row(str(path), error.status, 0, 0.0, str(error))
+    try:
+        faces = reconstructor.reconstruct_person(list(photos.values())) if photos else []
+    except HifaceError as error:
+        yield from ((path, Row(str(path), error.status, 0, 0.0, str(error))) for path in photos)
+        return
+    seconds = (time.perf_counter() - started) / max(1, len(faces))
+    for path, photo in photos.items():
+        found = [face for face in faces if face.photo is photo]
+        if not found:
+            yield path, Row(str(path), "no_face", 0, 0.0, "no face was found")
+            continue
+        _write_photo(found, folders[path], options)
+        row = Row(str(path), "ok", 1, seconds, str(folders[path]))
+        atomic_write_text(folders[path] / DONE_FILE, json.dumps(asdict(row), indent=1) + "\n")
+        yield path, row
 
 
 def unique_names(files: list[Path]) -> list[str]:
@@ -158,10 +171,9 @@ def _prepare(out: Path) -> None:
 
 def _run_one(reconstructor: Reconstructor, path: Path, folder: Path, options: BatchOptions) -> Row:
     started = time.perf_counter()
-    done = folder / DONE_FILE
-    if options.resume and done.is_file():
-        old = json.loads(done.read_text(encoding="utf-8"))
-        return Row(str(path), old["status"], old["faces"], 0.0, f"{folder} (done before)")
+    done = _done_before(path, folder) if options.resume else None
+    if done is not None:
+        return done
     try:
         faces = reconstructor.reconstruct(path)
         if not faces:
@@ -172,8 +184,17 @@ def _run_one(reconstructor: Reconstructor, path: Path, folder: Path, options: Ba
     except HifaceError as error:
         return Row(str(path), error.status, 0, time.perf_counter() - started, str(error))
     row = Row(str(path), "ok", len(faces), time.perf_counter() - started, str(folder))
-    atomic_write_text(done, json.dumps(asdict(row), indent=1) + "\n")
+    atomic_write_text(folder / DONE_FILE, json.dumps(asdict(row), indent=1) + "\n")
     return row
+
+
+def _done_before(path: Path, folder: Path) -> Row | None:
+    """The row of a photo that an earlier run has finished."""
+    done = folder / DONE_FILE
+    if not done.is_file():
+        return None
+    old = json.loads(done.read_text(encoding="utf-8"))
+    return Row(str(path), old["status"], old["faces"], 0.0, f"{folder} (done before)")
 
 
 def _write_photo(faces: list, folder: Path, options: BatchOptions) -> None:

@@ -28,6 +28,10 @@ class MethodOptions:
         wrinkles: Put what expressions fold into the morph targets of glb files; for the method hiface.
         same_person: All photos show one person: one shape, skin and detail is fitted to all of them, with
             each photo's own expression, pose and light.
+        detail_size: Side of the displacement map in texels where relief is read off the photo (--refine,
+            --same-person, --method fit).
+        albedo_blend: Share of the model's skin colour in what is smooth in textures, 0 to 1; the rest is the
+            photo's.
     """
 
     method: Literal["hiface", "fit"] = "hiface"
@@ -36,6 +40,8 @@ class MethodOptions:
     weights: Path | None = None
     wrinkles: bool = False
     same_person: bool = False
+    detail_size: Literal["256", "512", "1024"] = "256"
+    albedo_blend: float = 0.65
 
 
 _DEFAULT = MethodOptions()
@@ -59,7 +65,7 @@ def reconstruct(
     Args:
         photos: Picture files, folders of pictures, or quoted patterns such as "photos/*.jpg".
         out: Output folder.
-        format: Comma-separated list of glb, obj, ply, json, maps, overview.
+        format: Comma-separated list of glb, obj, dense, ply, json, maps, overview.
         units: Unit of obj and ply files; glb and json are always in metres.
         device: Device of the HiFace network, such as cpu or cuda. Chosen by itself when left out.
         method: How faces are reconstructed.
@@ -101,6 +107,12 @@ def _load(console: Console, method: MethodOptions, device: str | None):
         raise OptionError(
             "--refine, --no-align, --weights and --wrinkles are for the network; leave --method fit out"
         )
+    if (
+        method.detail_size != "256"
+        and method.method == "hiface"
+        and not (method.refine or method.same_person)
+    ):
+        raise OptionError("--detail-size is for relief that is read off the photo; add --refine")
     with console.status("loading the face model and the networks"):
         reason = "as asked" if device else pick_device()[1]
         reconstructor = Reconstructor(
@@ -109,6 +121,8 @@ def _load(console: Console, method: MethodOptions, device: str | None):
             weights=method.weights,
             refine=method.refine,
             align=method.align,
+            detail_px=int(method.detail_size),
+            albedo_blend=method.albedo_blend,
         )
     console.print(f"device: {reconstructor.device} ({reason})", highlight=False)
     return reconstructor

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from hiface.errors import ImageError, ImageTooLargeError, ImageTooSmallError, Un
 
 MAX_PIXELS = 120_000_000
 MIN_SIDE_PX = 2
+STORED_PHOTOS = 3
+"""Number of photos of a person that are in memory at a time."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif", ".avif")
 _FULL_FRAME_DIAGONAL_MM = 43.267
 
@@ -42,6 +45,31 @@ class Photo:
     def height(self) -> int:
         """Height in pixels."""
         return self.image_srgb.shape[0]
+
+
+class StoredPhoto(Photo):
+    """A picture that is read from its file again when its pixels are asked for.
+
+    Only the last few are kept, so that many photos take no more memory than a few; pixels of a file that has
+    gone meanwhile raise UnreadableImageError.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Reads the file once; raises what `read_photo` raises."""
+        first = _stored(Path(path))
+        object.__setattr__(self, "focal_px", first.focal_px)
+        object.__setattr__(self, "path", first.path)
+
+    @property
+    def image_srgb(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """[H, W, 3] uint8."""
+        assert self.path is not None
+        return _stored(self.path).image_srgb
+
+
+@lru_cache(maxsize=STORED_PHOTOS)
+def _stored(path: Path) -> Photo:
+    return read_photo(path)
 
 
 def read_photo(source: str | Path | np.ndarray) -> Photo:

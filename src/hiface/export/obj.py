@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from hiface import __version__
 from hiface.errors import ShapeError
 from hiface.export.atomic import atomic_write_bytes, atomic_write_text
+from hiface.export.dense import DenseMesh
 from hiface.export.parts import Material, material_of_parts, quad_corners
 from hiface.export.pictures import png_bytes
 from hiface.export.units import ExportInfo, units_per_metre
@@ -46,25 +48,81 @@ def write_obj(
         ShapeError: An array has the wrong shape.
         OutputError: A file cannot be written or the unit is unknown.
     """
-    path = Path(path)
-    scale = units_per_metre(units)
     if vertices.shape != model.template.shape:
         raise ShapeError(f"vertices must be {tuple(model.template.shape)}, got {tuple(vertices.shape)}")
+    quads = quad_corners(model.data)
+    if quads is not None:
+        corners, uv_corners, triangle = quads
+    else:
+        corners, uv_corners = model.triangles.cpu().numpy(), model.uv_triangles.cpu().numpy()
+        triangle = np.arange(len(corners))
+    part = model.data.triangle_parts.cpu().numpy()[triangle]
+    normals = vertex_normals(vertices, model.triangles)
+    polygons = _Polygons(vertices, normals, model.uv, corners, uv_corners, part)
+    return _write(path, model, polygons, texture_srgb, units, info or ExportInfo())
+
+
+def write_dense_obj(
+    path: str | Path,
+    model: MorphableModel,
+    dense: DenseMesh,
+    texture_srgb: Tensor | None,
+    *,
+    units: str = "m",
+    info: ExportInfo | None = None,
+) -> list[Path]:
+    """The same for a refined head with its relief; arguments, result and errors as of `write_obj`."""
+    mesh = dense.mesh
+    corners, uv_corners = mesh.triangles.numpy(), mesh.uv_triangles.numpy()
+    normals = vertex_normals(mesh.vertices, mesh.triangles)
+    part = dense.triangle_parts.numpy()
+    polygons = _Polygons(mesh.vertices, normals, mesh.uv, corners, uv_corners, part)
+    return _write(path, model, polygons, texture_srgb, units, info or ExportInfo())
+
+
+@dataclass(frozen=True)
+class _Polygons:
+    """A mesh of polygons with k corners.
+
+    Attributes:
+        vertices: [V, 3] metres.
+        normals: [V, 3] unit.
+        uv: [U, 2], origin top-left.
+        corners: [P, k] vertices of each polygon.
+        uv_corners: [P, k] texture coordinates of its corners.
+        part: [P] part of the face model.
+    """
+
+    vertices: Tensor
+    normals: Tensor
+    uv: Tensor
+    corners: np.ndarray
+    uv_corners: np.ndarray
+    part: np.ndarray
+
+
+def _write(
+    path: str | Path,
+    model: MorphableModel,
+    polygons: _Polygons,
+    texture_srgb: Tensor | None,
+    units: str,
+    info: ExportInfo,
+) -> list[Path]:
+    path = Path(path)
+    scale = units_per_metre(units)
     used = _used_materials(model)
     written = []
     if texture_srgb is not None:
         written.append(atomic_write_bytes(path.with_suffix(".png"), png_bytes(texture_srgb)))
     image = path.with_suffix(".png").name if texture_srgb is not None else None
     written.append(atomic_write_text(path.with_suffix(".mtl"), _material_library(used, image)))
-    normals = vertex_normals(vertices, model.triangles).detach().cpu().numpy()
-    lines = _header(model, path.with_suffix(".mtl").name, units, info or ExportInfo())
-    lines += [
-        f"v {x:.7g} {y:.7g} {z:.7g}"
-        for x, y, z in (vertices.detach().cpu().double().numpy() * scale).tolist()
-    ]
-    lines += [f"vt {u:.6f} {1.0 - v:.6f}" for u, v in model.uv.cpu().tolist()]
-    lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in normals.tolist()]
-    lines += _polygons(model, used)
+    lines = _header(model, path.with_suffix(".mtl").name, units, info)
+    points = polygons.vertices.detach().cpu().double().numpy() * scale
+    lines += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in points.tolist()]
+    lines += [f"vt {u:.6f} {1.0 - v:.6f}" for u, v in polygons.uv.cpu().tolist()]
+    lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in polygons.normals.detach().cpu().tolist()]
+    lines += _polygon_lines(model, used, polygons)
     written.append(atomic_write_text(path, "\n".join(lines) + "\n"))
     return written
 
@@ -101,20 +159,14 @@ def _material_library(materials: list[Material], image: str | None) -> str:
     return "\n".join(lines)
 
 
-def _polygons(model: MorphableModel, materials: list[Material]) -> list[str]:
+def _polygon_lines(model: MorphableModel, materials: list[Material], polygons: _Polygons) -> list[str]:
     """`usemtl` and polygon lines, material by material; OBJ counts from 1."""
-    quads = quad_corners(model.data)
-    if quads is not None:
-        corners, uv_corners, triangle = quads
-    else:
-        corners, uv_corners = model.triangles.cpu().numpy(), model.uv_triangles.cpu().numpy()
-        triangle = np.arange(len(corners))
     material_of = material_of_parts(model.data)
-    part = model.data.triangle_parts.cpu().numpy()[triangle]
     lines = []
     for material in materials:
         lines += [f"g {material.name}", f"usemtl {material.name}"]
-        wanted = np.isin(part, [i for i, m in enumerate(material_of) if m == material])
-        for ids, uvs in zip((corners[wanted] + 1).tolist(), (uv_corners[wanted] + 1).tolist(), strict=True):
+        wanted = np.isin(polygons.part, [i for i, m in enumerate(material_of) if m == material])
+        corners, uv_corners = ((ids[wanted] + 1).tolist() for ids in (polygons.corners, polygons.uv_corners))
+        for ids, uvs in zip(corners, uv_corners, strict=True):
             lines.append("f " + " ".join(f"{i}/{t}/{i}" for i, t in zip(ids, uvs, strict=True)))
     return lines

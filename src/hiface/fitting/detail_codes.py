@@ -40,7 +40,7 @@ class DetailFitConfig:
         scale: Geman-McClure scale in robust standard deviations: hairs, freckles and highlights drop out.
         floor: Smallest standard deviation of the logarithm of brightness.
         effective_share: Share k of the texels that are independent of each other: what is wrong at one is
-            wrong at its neighbours.
+            wrong at its neighbours. Less where the photo had to be enlarged.
         sigma: Standard deviation s of the codes about their start, 1 if they start at people's mean.
         iterations: Gauss-Newton steps.
     """
@@ -49,7 +49,7 @@ class DetailFitConfig:
     smooth_texels: int = 16
     scale: float = 2.0
     floor: float = 0.02
-    effective_share: float = 0.1
+    effective_share: float = 0.02
     sigma: float = 1.0
     iterations: int = 3
 
@@ -182,7 +182,7 @@ def _normal_equations(
         jacobian = torch.addmm(still, moving_jacobian.T, _slanted(seen.places, moving_rows, slopes, used))
         sigma = (1.4826 * residual[seen.weight > 0.5].abs().median()).clamp_min(config.floor)
         weight = seen.weight * geman_weight((residual / sigma) ** 2, config.scale) / sigma**2
-        weighted = jacobian * (config.effective_share * weight[used])
+        weighted = jacobian * (config.effective_share * seen.own_share * weight[used])
         return weighted @ jacobian.T, weighted @ residual[used]
 
 

@@ -89,6 +89,8 @@ class FineShading:
         per_u: [N, 3] change of the normal per metre of difference along u; `per_v` likewise.
         per_v: [N, 3].
         light: [N, 9] luminance of the light that reaches each texel, spherical harmonics, camera axes.
+        own_share: Share of what is looked at that the photo has pixels of its own for; below 1 where it was
+            enlarged.
     """
 
     places: TexelPlaces
@@ -98,6 +100,7 @@ class FineShading:
     per_u: Tensor
     per_v: Tensor
     light: Tensor
+    own_share: float = 1.0
 
     def modelled(self, displacement: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logarithm of the brightness with relief over that without.
@@ -173,7 +176,8 @@ def read_fine_shading(
         return None
     smooth = luminance(rows(albedo)) * shading
     ratio = (brightness.clamp_min(_FLOOR) / smooth.clamp_min(_FLOOR)).log()
-    seen = FineShading(places, ratio, weight, normals, rows(slopes[0]), rows(slopes[1]), light)
+    enlarged = max(1.0, float(crop.camera.focal_px / params.camera.focal_px))
+    seen = FineShading(places, ratio, weight, normals, rows(slopes[0]), rows(slopes[1]), light, enlarged**-2)
     return _high_passed(seen, smooth_texels)
 
 

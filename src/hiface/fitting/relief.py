@@ -11,7 +11,7 @@ is solved by conjugate gradients with its diagonal as preconditioner.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +40,8 @@ class ReliefConfig:
         smooth_texels: Radius of the bell whose mean is taken away from shading.
         scale: Geman-McClure scale in robust standard deviations: hairs, freckles and highlights drop out.
         floor: Smallest standard deviation of the logarithm of brightness.
-        effective_share: Share k of the texels that are independent of each other.
+        effective_share: Share k of the texels that are independent of each other, less where the photo had to
+            be enlarged.
         spread_share: Standard deviation s about d_0 over how deep people's lines are at a texel.
         least_spread_m: Smallest s.
         bend: Price mu_2 of a bend of 1 mm at a texel.
@@ -89,23 +90,63 @@ def fit_relief(
         ShapeError: `known` is not a square map.
         FitError: The fit left finite numbers.
     """
-    if known.dim() != 3 or known.shape[0] != 1 or known.shape[1] != known.shape[2]:
-        raise ShapeError(f"known must be [1, S, S], got {tuple(known.shape)}")
-    size = known.shape[-1]
+    return known + fit_shared_relief(model, [(params, image_linear, known)], basis, config)
+
+
+def fit_shared_relief(
+    model: MorphableModel,
+    photos: Iterable[tuple[FaceParams, Tensor, Tensor]],
+    basis: DetailBasis | None = None,
+    config: ReliefConfig = _DEFAULT,
+) -> Tensor:
+    """Finds the relief of a person that several photos show, beyond what is known of each.
+
+    Args:
+        model: Face model.
+        photos: Params, image and known displacement of each, as for `fit_relief`; the latter differ with the
+            expression and are of one size.
+        basis: As for `fit_relief`.
+        config: Weights.
+
+    Returns:
+        [1, S, S] metres, to be added to each known displacement; 0 where no photo says anything.
+
+    Raises:
+        ShapeError: The known displacements are not square maps of one size.
+        FitError: The fit left finite numbers, or there is no photo.
+    """
+    looks: list[_Look] = []
+    first: Tensor | None = None
     with torch.no_grad():
-        places = skin_places(model, size)
-        texels = places.texels
-        radius = round(config.smooth_texels * size / 256)
-        seen = read_fine_shading(model, params, image_linear, places, (size, 7 * size // 4), radius)
-        if seen is None:
-            return known
-        spread = (config.spread_share * _spread(basis, texels, size, known)).clamp_min(config.least_spread_m)
-        found = _minimise(seen, known.flatten()[texels] / _MM, spread / _MM, config) * _MM
-        if not bool(torch.isfinite(found).all()):
-            raise FitError("the fit of relief left finite numbers; check the light and the photo")
-        relief = known.clone().flatten()
-        relief[texels] = found
-        return relief.reshape(known.shape)
+        for params, image_linear, known in photos:
+            first = known if first is None else first
+            if known.dim() != 3 or known.shape[0] != 1 or known.shape[1:] != 2 * first.shape[-1:]:
+                raise ShapeError(f"known must be [1, S, S], of one S, got {tuple(known.shape)}")
+            size = known.shape[-1]
+            places = skin_places(model, size)
+            radius = round(config.smooth_texels * size / 256)
+            seen = read_fine_shading(model, params, image_linear, places, (size, 7 * size // 4), radius)
+            if seen is not None:
+                looks.append(_Look(seen, known.flatten()[places.texels] / _MM))
+        if first is None:
+            raise FitError("there is no photo to read relief from")
+        relief = torch.zeros_like(first)
+        if looks:
+            texels, size = looks[0].seen.places.texels, first.shape[-1]
+            spread = config.spread_share * _spread(basis, texels, size, first)
+            found = _minimise(looks, spread.clamp_min(config.least_spread_m) / _MM, config) * _MM
+            if not bool(torch.isfinite(found).all()):
+                raise FitError("the fit of relief left finite numbers; check the light and the photo")
+            relief.view(-1)[texels] = found
+    return relief
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One photo's shading, and the displacement [N] in millimetres that is known of it."""
+
+    seen: FineShading
+    known: Tensor
 
 
 def skin_places(model: MorphableModel, size: int) -> TexelPlaces:
@@ -137,61 +178,92 @@ def _spread(basis: DetailBasis | None, texels: Tensor, size: int, like: Tensor) 
 
 
 @dataclass(frozen=True)
+class _Shading:
+    """One photo's part of a Gauss-Newton step; rows are [N].
+
+    Attributes:
+        slopes: Derivatives of the logarithm of brightness to differences along u and v and to displacement.
+        weight: Of each texel's shading.
+        residual: What is not yet explained.
+    """
+
+    slopes: tuple[Tensor, ...]
+    weight: Tensor
+    residual: Tensor
+
+
+@dataclass(frozen=True)
 class _System:
-    """The normal equations of one Gauss-Newton step; rows and unknowns are [N], lengths in millimetres.
+    """The normal equations of one Gauss-Newton step; unknowns are [N], lengths in millimetres.
 
     Attributes:
         places: Texels.
-        slopes: Derivatives of the logarithm of brightness to differences along u and v and to displacement.
-        weight: Of each texel's shading.
+        photos: What each photo asks for.
         prior: Of each texel's distance from what is known.
         stiff: Of each texel's squared bend.
     """
 
     places: TexelPlaces
-    slopes: tuple[Tensor, ...]
-    weight: Tensor
+    photos: list[_Shading]
     prior: Tensor
     stiff: Tensor
 
     def __call__(self, d: Tensor) -> Tensor:
         """The Hessian times d."""
         d_u, d_v = self.places.differences(d)
-        to_u, to_v, to_d = self.slopes
-        shading = self.weight * (to_u * d_u + to_v * d_v + to_d * d)
-        bent = _laplacian(self.places, self.stiff * _laplacian(self.places, d))
-        return self.transposed(shading) + self.prior * d + bent
+        out = self.prior * d + _laplacian(self.places, self.stiff * _laplacian(self.places, d))
+        for photo in self.photos:
+            to_u, to_v, to_d = photo.slopes
+            out = out + self._transposed(photo, photo.weight * (to_u * d_u + to_v * d_v + to_d * d))
+        return out
 
-    def transposed(self, rows: Tensor) -> Tensor:
-        """The transpose of the shading's derivative, times `rows`."""
-        to_u, to_v, to_d = self.slopes
+    def gradient(self, relief: Tensor, bend: Tensor) -> Tensor:
+        """The negative gradient at a relief with that bend."""
+        out = -self.prior * relief - _laplacian(self.places, self.stiff * bend)
+        for photo in self.photos:
+            out = out + self._transposed(photo, photo.weight * photo.residual)
+        return out
+
+    def _transposed(self, photo: _Shading, rows: Tensor) -> Tensor:
+        """The transpose of a photo's derivative, times `rows`."""
+        to_u, to_v, to_d = photo.slopes
         right, left, _, _ = self.places.neighbours(to_u * rows)
         _, _, below, above = self.places.neighbours(to_v * rows)
         return to_d * rows + left - right + above - below
 
     def diagonal(self) -> Tensor:
         """Diagonal of the Hessian."""
-        to_u, to_v, to_d = (self.weight * slope**2 for slope in self.slopes)
-        right, left, _, _ = self.places.neighbours(to_u)
-        _, _, below, above = self.places.neighbours(to_v)
-        bent = sum(self.places.neighbours(self.stiff), start=16.0 * self.stiff)
-        return right + left + below + above + to_d + self.prior + bent
+        out = self.prior + sum(self.places.neighbours(self.stiff), start=16.0 * self.stiff)
+        for photo in self.photos:
+            to_u, to_v, to_d = (photo.weight * slope**2 for slope in photo.slopes)
+            right, left, _, _ = self.places.neighbours(to_u)
+            _, _, below, above = self.places.neighbours(to_v)
+            out = out + right + left + below + above + to_d
+        return out
 
 
-def _minimise(seen: FineShading, known: Tensor, spread: Tensor, config: ReliefConfig) -> Tensor:
-    """[N] millimetres."""
-    d, prior, places = known, spread**-2, seen.places
+def _minimise(looks: list[_Look], spread: Tensor, config: ReliefConfig) -> Tensor:
+    """[N] millimetres beyond what is known."""
+    places, usual = looks[0].seen.places, torch.stack([look.known for look in looks]).mean(0)
+    relief, prior = torch.zeros_like(spread), spread**-2
     for _ in range(config.rounds):
-        logarithm, *slopes = seen.modelled(d * _MM)
-        residual = seen.target - logarithm
-        sigma = (1.4826 * residual[seen.weight > 0.5].abs().median()).clamp_min(config.floor)
-        weight = config.effective_share * seen.weight * geman_weight((residual / sigma) ** 2, config.scale)
-        weight, bend = weight / sigma**2, _laplacian(places, d)
+        bend = _laplacian(places, usual + relief)
         stiff = config.bend / (bend.abs() + config.least_bend_m / _MM)
-        system = _System(places, tuple(slope * _MM for slope in slopes), weight, prior, stiff)
-        right = system.transposed(weight * residual) - prior * (d - known) - _laplacian(places, stiff * bend)
-        d = d + _conjugate_gradients(system, right, system.diagonal(), config.iterations)
-    return d
+        photos = [_shading(look, relief, config) for look in looks]
+        system = _System(places, photos, prior, stiff)
+        right = system.gradient(relief, bend)
+        relief = relief + _conjugate_gradients(system, right, system.diagonal(), config.iterations)
+    return relief
+
+
+def _shading(look: _Look, relief: Tensor, config: ReliefConfig) -> _Shading:
+    seen = look.seen
+    logarithm, *slopes = seen.modelled((look.known + relief) * _MM)
+    residual = seen.target - logarithm
+    sigma = (1.4826 * residual[seen.weight > 0.5].abs().median()).clamp_min(config.floor)
+    share = config.effective_share * seen.own_share
+    weight = share * seen.weight * geman_weight((residual / sigma) ** 2, config.scale) / sigma**2
+    return _Shading(tuple(slope * _MM for slope in slopes), weight, residual)
 
 
 def _laplacian(places: TexelPlaces, values: Tensor) -> Tensor:
