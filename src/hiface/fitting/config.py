@@ -24,6 +24,7 @@ class FitConfig:
             points).
         effective_sparse: How many independent points the 68 are worth: errors of neighbours are correlated.
         effective_dense: The same for the dense points; all of them stem from one network look at the photo.
+        effective_dense_known: The same where a network's answer is believed in, which has seen the same look.
         jaw_slide: Sigma along the jaw line over sigma across it: where along the line a point sits is not
             defined.
         pair_sigma: Sigma of a lid or lip opening over the sigma of one of its points: their errors are
@@ -71,6 +72,7 @@ class FitConfig:
     landmark_degrees: float = 4.0
     effective_sparse: float = 60.0
     effective_dense: float = 120.0
+    effective_dense_known: float = 30.0
     jaw_slide: float = 3.0
     pair_sigma: float = 0.6
     pair_weight: float = 1.0

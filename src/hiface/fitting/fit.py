@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -217,8 +217,7 @@ def fit_face(
     config = config or FitConfig()
     observation.check_finite()
     with torch.no_grad():
-        fit = start_fit(model, observation, config, believed)
-        fit_landmarks(fit)
+        fit = fit_points(model, observation, config, believed)
         fit_photometric(fit)
         return result_of(fit, model, believed, time.perf_counter() - start)
 
@@ -320,6 +319,24 @@ def start_fit(
     first = layout["albedo"].start
     tone = [first + i for i, name in enumerate(data.albedo_names) if name in config.tone_axes]
     return FaceFit(prepared, observation, config, layout, frame, x, prior, tone)
+
+
+def fit_points(
+    model: MorphableModel, observation: FaceObservation, config: FitConfig, believed: Start | None
+) -> FaceFit:
+    """A fit after its landmark stages.
+
+    Where a picture is to follow, who a network has seen is not moved by landmarks alone, which lean to the
+    mean face; and dense points say less anew, because the network's answer stems from the same look.
+    """
+    if believed is None or observation.crop is None:
+        fit = start_fit(model, observation, config, believed)
+        fit_landmarks(fit)
+        return fit
+    dense = min(config.effective_dense, config.effective_dense_known)
+    fit = start_fit(model, observation, replace(config, effective_dense=dense), believed)
+    fit_landmarks(fit, MOTION_PARTS)
+    return fit
 
 
 def fit_landmarks(fit: FaceFit, parts: Sequence[str] = SHAPE_PARTS) -> None:

@@ -22,10 +22,9 @@ from hiface.fitting.fit import (
     FaceFit,
     FitResult,
     bounds,
-    fit_landmarks,
     fit_photometric,
+    fit_points,
     result_of,
-    start_fit,
 )
 from hiface.fitting.observations import FaceObservation
 from hiface.fitting.priors import Start
@@ -112,8 +111,7 @@ def fit_together(
         for observation, start in zip(observations, starts, strict=True):
             begun = time.perf_counter()
             observation.check_finite()
-            fits.append(start_fit(model, observation, config, start))
-            fit_landmarks(fits[-1])
+            fits.append(fit_points(model, observation, config, start))
             fit_photometric(fits[-1])
             seconds.append(time.perf_counter() - begun)
         for _ in range(rounds if len(fits) > 1 else 0):
