@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--refine", action="store_true", help="measure the answers after optimisation")
     parser.add_argument("--people", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hiface_network.json")
+    parser.add_argument("--out", type=Path, default=None, help="JSON file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     kind = {"device": "cpu", "weights": options.weights, "refine": options.refine}
@@ -237,8 +237,10 @@ def main() -> None:
         if options.photos is not None:
             results["aligned"]["photos"] = photo_scores(aligning, options.photos)
     print(json.dumps(results, indent=1))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    name = "hiface_network_refined.json" if options.refine else "hiface_network.json"
+    out = options.out or Path(__file__).parent / "results" / name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

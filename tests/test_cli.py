@@ -98,6 +98,8 @@ def test_names_patterns_and_formats(tmp_path):
     assert [p.name for p in expand_photos((str(tmp_path),))] == ["a.JPG", "b.jpg"]
     assert [p.name for p in expand_photos((str(tmp_path / "*.jpg"), str(tmp_path / "b.jpg")))] == ["b.jpg"]
     assert unique_names([Path("x/a.jpg"), Path("y/a.png"), Path("b.png")]) == ["a", "a-2", "b"]
+    clashing = [Path(name) for name in ("a.jpg", "A.png", "a.png", "a-2.jpg")]
+    assert unique_names(clashing) == ["a", "A-3", "a-4", "a-2"]
     assert parse_formats("glb, obj,glb") == ("glb", "obj")
     (tmp_path / "empty").mkdir()
     for bad in [(), (str(tmp_path / "empty"),)]:
@@ -149,10 +151,13 @@ def test_photos_of_one_person_are_fitted_together(photo, tmp_path):
     assert first["camera"] != second["camera"]
     static = [(p / "displacement_static.png").read_bytes() for p in people]
     assert static[0] == static[1]
-    for name in ("cut.png", "sky.png"):
-        (tmp_path / name).unlink()
-    assert run(*sorted(tmp_path.glob("*.png")), "-o", out, *options, "--resume") == 0
+    everything = sorted(tmp_path.glob("*.png"))
+    assert run(*everything, "-o", out, *options, "--resume") == 1
     assert all("done before" in row["detail"] for row in rows(out).values())
+    assert run(everything[0], "-o", out, *options[1:], "--resume") == 0
+    assert "done before" not in rows(out)["anna.png"]["detail"]
+    assert run(*everything, "-o", out, *options, "--resume") == 1
+    assert not any("done before" in row["detail"] for row in rows(out).values())
 
 
 def test_a_fine_mesh_larger_maps_and_the_photos_own_colour(photo, tmp_path, capsys):

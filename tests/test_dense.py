@@ -49,9 +49,7 @@ def test_the_open_model_stays_closed_where_it_is():
     dense = dense_mesh(model, model.template, relief)
     coarse = borders(model.triangles)
     assert borders(dense.mesh.triangles) == (4 * coarse[0], 4 * coarse[1])
-    used = dense.mesh.triangles.unique()
-    assert len(used) == len(dense.mesh.vertices) or len(used) < len(dense.mesh.vertices)
-    assert bool(dense.mesh.vertices[used].isfinite().all())
+    assert bool(dense.mesh.vertices.isfinite().all())
 
 
 def test_relief_moves_vertices_along_normals():

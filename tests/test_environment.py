@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import OpenImageIO as oiio
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from hiface.data.panoramas import read_panorama
-from hiface.errors import ImageError, OptionError, ShapeError, UnreadableImageError
+from hiface.errors import ImageError, MissingExtraError, OptionError, ShapeError, UnreadableImageError
 from hiface.export.relight import read_light
 from hiface.render.environment import (
     STUDIO_LIGHTS,
@@ -111,9 +112,28 @@ def test_panoramas_with_their_full_range(tmp_path, suffix):
 def test_values_that_are_no_light_count_as_dark(tmp_path):
     pixels = np.full((16, 32, 3), 0.5, dtype=np.float32)
     pixels[3, 4], pixels[5, 6], pixels[7, 8] = np.nan, np.inf, -3.0
+    pixels[9, 9] = 40.0
     write(tmp_path / "odd.exr", pixels)
     read = read_panorama(tmp_path / "odd.exr")
-    assert bool(read.isfinite().all()) and float(read.min()) == 0.0 and float(read.max()) == 0.5
+    assert float(read[:, 3, 4].max()) == 0.0 == float(read[:, 7, 8].max())
+    assert float(read[0, 5, 6]) >= 0.5 and bool(read.isfinite().all())
+
+
+def test_large_pictures_keep_the_light_of_small_lamps(tmp_path):
+    """Averages are of light, not of sRGB values."""
+    pixels = np.full((2100, 4200, 3), 20, dtype=np.uint8)
+    pixels[::8, ::8] = 255
+    Image.fromarray(pixels).save(tmp_path / "lamps.png")
+    read = read_panorama(tmp_path / "lamps.png")
+    true = (1.0 + 63 * ((20 / 255 + 0.055) / 1.055) ** 2.4) / 64
+    assert read.shape[-1] <= 2048 and float(read.mean()) == pytest.approx(true, rel=0.02)
+
+
+def test_without_the_package_the_message_has_the_line_to_type(tmp_path, monkeypatch):
+    write(tmp_path / "sky.hdr", np.ones((8, 16, 3), dtype=np.float32))
+    monkeypatch.setitem(sys.modules, "OpenImageIO", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hiface\[hdr\]'"):
+        read_panorama(tmp_path / "sky.hdr")
 
 
 def test_ordinary_pictures_are_srgb(tmp_path):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +11,9 @@ import torch
 
 import hiface
 from hiface.data import Photo
-from hiface.errors import FitError, NoFaceError
+from hiface.errors import NoFaceError
 from hiface.synthetic.studio import render_person
 from portrait import portrait, truth
-
-RNG = np.random.default_rng(0)
 
 
 def pictures():
@@ -28,7 +25,7 @@ def pictures():
         "white": flat + 255,
         "grey": flat + 128,
         "green": flat + np.array([0, 255, 0], dtype=np.uint8),
-        "noise": RNG.integers(0, 256, like.shape, dtype=np.uint8),
+        "noise": np.random.default_rng(0).integers(0, 256, like.shape, dtype=np.uint8),
         "burnt": np.where(like > 90, 255, 0).astype(np.uint8),
     }
 
@@ -51,17 +48,11 @@ def detection(reconstructors):
 def test_a_face_that_the_picture_does_not_show(reconstructors, detection, method, name):
     """Landmarks are believed, colours are nonsense: as behind glass, in the dark, in a searchlight."""
     reconstructor, picture = reconstructors[method], pictures()[name]
-    try:
-        if method == "fit":
-            face = reconstructor.fit(Photo(picture), detection)
-        else:
-            (seen, *_) = reconstructor.reconstruct(portrait())
-            blank = replace(seen, photo=Photo(picture))
-            start = reconstructor._read_only(reconstructor.network, blank.photo, [detection], 0.0)[0]
-            face = reconstructor.refined(start)
-    except FitError as error:
-        assert str(error)
-        return
+    if method == "fit":
+        face = reconstructor.fit(Photo(picture), detection)
+    else:
+        start = reconstructor._read_only(reconstructor.network, Photo(picture), [detection], 0.0)[0]
+        face = reconstructor.refined(start)
     p = face.params
     for value in (p.identity, p.expression, p.albedo, p.light, p.camera.K, p.camera.T_cam_object):
         assert bool(value.isfinite().all())
@@ -95,6 +86,6 @@ def test_profiles_say_which_half_is_inferred(reconstructors, tmp_path, yaw, hidd
     provenance = json.loads((tmp_path / "face.json").read_text())["provenance"]
     assert face.evidence.inferred_half == provenance["inferred_half"] == hidden
     assert provenance["seen"][hidden] < 0.1
-    assert float(face.texture_seen(256)[:, :128].float().mean()) != float(
-        face.texture_seen(256)[:, 128:].float().mean()
-    )
+    seen = face.texture_seen(256).float()
+    half = {"right": seen[:, :128].mean(), "left": seen[:, 128:].mean()}
+    assert float(half[hidden]) < 0.3 * float(half["left" if hidden == "right" else "right"])

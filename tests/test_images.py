@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiface.data.images import STORED_PHOTOS, StoredPhoto, read_photo
+from hiface.data.images import STORED_PHOTOS, PhotoStore, StoredPhoto, read_photo
 from hiface.errors import ImageError, ImageTooLargeError, ImageTooSmallError, UnreadableImageError
 
 RNG = np.random.default_rng(0)
@@ -153,19 +153,21 @@ def test_arrays():
 
 def test_stored_photos_keep_few_in_memory(tmp_path):
     """Ten photos, of which a few are alive at a time; pixels and focal length are those of `read_photo`."""
-    photos = []
+    photos, store = [], PhotoStore()
     for k in range(10):
         pixels = np.random.default_rng(k).integers(0, 255, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{k}.png")
-        photos.append((StoredPhoto(tmp_path / f"{k}.png"), pixels))
+        photos.append((StoredPhoto(tmp_path / f"{k}.png", store), pixels))
     alive = [weakref.ref(photo.image_srgb) for photo, _ in photos]
     gc.collect()
     assert sum(ref() is not None for ref in alive) <= STORED_PHOTOS
     for photo, pixels in photos:
         assert np.array_equal(photo.image_srgb, pixels) and photo.path is not None
         assert (photo.width, photo.height, photo.focal_px) == (50, 40, None)
+    Image.fromarray(255 - photos[1][1]).save(tmp_path / "1.png")
+    assert np.array_equal(photos[1][0].image_srgb, 255 - photos[1][1])
     (tmp_path / "0.png").unlink()
     with pytest.raises(UnreadableImageError, match=r"0\.png"):
         _ = photos[0][0].image_srgb
     with pytest.raises(UnreadableImageError, match="none"):
-        StoredPhoto(tmp_path / "none.png")
+        StoredPhoto(tmp_path / "none.png", store)

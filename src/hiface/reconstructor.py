@@ -19,7 +19,7 @@ from torch import Tensor
 from hiface.animation.gaze import pose_from_expression
 from hiface.assets import list_assets
 from hiface.assets.loader import asset_path
-from hiface.data import Photo, StoredPhoto, read_photo
+from hiface.data import Photo, PhotoStore, StoredPhoto, read_photo
 from hiface.data.colour import srgb_to_linear
 from hiface.detail.basis import DetailBasis, load_detail_basis
 from hiface.devices import check_device, pick_device
@@ -197,7 +197,7 @@ class Reconstructor:
         observation = landmark_observation(face.detection, width, height, face.photo.focal_px)
         params = align_to_landmarks(face.model, observation, believed)
         timings = {**face.timings_s, "align": time.perf_counter() - started}
-        return replace(face, params=params, fitted=params, timings_s=timings)
+        return replace(face, params=params, fitted=params, timings_s=timings, _textures={})
 
     def refined(self, face: FaceResult) -> FaceResult:
         """Goes on from a network's answer: inverse rendering of all coefficients, then of the detail codes.
@@ -213,7 +213,8 @@ class Reconstructor:
         static = self._shared_codes([face], [params])
         timings = {**face.timings_s, "refine": time.perf_counter() - started}
         params = params.replace(static=static)
-        (done,) = self._with_relief([replace(face, params=params, fitted=params, timings_s=timings)])
+        face = replace(face, params=params, fitted=params, timings_s=timings, _textures={})
+        (done,) = self._with_relief([face])
         return done
 
     def _with_relief(self, faces: list[FaceResult]) -> list[FaceResult]:
@@ -224,7 +225,7 @@ class Reconstructor:
         def photos() -> Iterator[tuple[FaceParams, Tensor, Tensor]]:
             for face in faces:
                 region, camera = head_region(face.model, face.params, face.photo.image_srgb, region_px)
-                known = resize(face.displacement(), self.detail_px)
+                known = resize(replace(face, relief=None).displacement(), self.detail_px)
                 yield face.params.replace(camera=camera), srgb_to_linear(region), known
 
         relief = fit_shared_relief(self.model, photos(), self._basis)
@@ -252,7 +253,8 @@ class Reconstructor:
             DifferentPeopleError: A photo shows somebody else (with the network; a fit alone cannot tell).
             FitError: The fit diverged.
         """
-        photos = [_stored_photo(image) for image in images]
+        store = PhotoStore()
+        photos = [_stored_photo(image, store) for image in images]
         seen = [self._candidates(photo) for photo in photos]
         found = [candidates for candidates in seen if candidates]
         if not found:
@@ -368,10 +370,10 @@ def _check_weights(weights: Path | None) -> None:
         )
 
 
-def _stored_photo(image: str | Path | np.ndarray | Photo) -> Photo:
+def _stored_photo(image: str | Path | np.ndarray | Photo, store: PhotoStore) -> Photo:
     if isinstance(image, Photo):
         return image
-    return read_photo(image) if isinstance(image, np.ndarray) else StoredPhoto(image)
+    return read_photo(image) if isinstance(image, np.ndarray) else StoredPhoto(image, store)
 
 
 def _area(detection: Detection) -> float:

@@ -65,7 +65,7 @@ class FaceResult:
     relief: Tensor | None = None
     also: tuple[FaceResult, ...] = ()
     albedo_blend: float = ALBEDO_BLEND
-    _textures: dict[int, TextureBake] = field(default_factory=dict, repr=False)
+    _textures: dict[tuple[int, float], TextureBake] = field(default_factory=dict, repr=False)
 
     @property
     def box(self) -> Tensor:
@@ -153,10 +153,11 @@ class FaceResult:
         return self._bake(size).seen
 
     def _bake(self, size: int) -> TextureBake:
-        if size not in self._textures:
+        key = size, self.albedo_blend
+        if key not in self._textures:
             views = (face._view() for face in (self, *self.also))
-            self._textures[size] = bake_views(self.model, views, size=size, blend=self.albedo_blend)
-        return self._textures[size]
+            self._textures[key] = bake_views(self.model, views, size=size, blend=self.albedo_blend)
+        return self._textures[key]
 
     def _view(self) -> PhotoView:
         relief = self.with_params(self.fitted).displacement() if self.has_detail else None
@@ -181,9 +182,10 @@ class FaceResult:
         if self.detail is not None and p.static is not None:
             with torch.no_grad():
                 found = self.detail.maps(self.model, p.identity, p.expression, p.static, parts).displacement
-        if self.relief is None or parts in ("none", "dynamic"):
+        if self.relief is None:
             return found
-        return resize(found, self.relief.shape[-1]) + self.relief
+        found = resize(found, self.relief.shape[-1])
+        return found if parts in ("none", "dynamic") else found + self.relief
 
     @property
     def has_detail(self) -> bool:
@@ -203,12 +205,14 @@ class FaceResult:
         """
         return dense_mesh(self.model, self.mesh.vertices, self.displacement(), steps)
 
-    def relight(self, light: Tensor | str | Path) -> np.ndarray:
-        """The photo with this face in another light; everything else of the photo stays.
+    def relight(self, light: Tensor | str | Path, onto: np.ndarray | None = None) -> np.ndarray:
+        """The photo with this head in another light, which fades into the photo around it.
 
         Args:
             light: [9, 3] in camera axes, or what `hiface.read_light` takes: "left", "sunset", a panorama, the
                 face.json of another photo.
+            onto: [H, W, 3] uint8, the photo in which faces further away have been lit already; the photo
+                itself if None.
 
         Returns:
             [H, W, 3] uint8 sRGB, the upright photo.
@@ -216,9 +220,12 @@ class FaceResult:
         Raises:
             OptionError: There is no such light.
             ImageError: The panorama cannot be used.
+            FaceFileError: The face.json cannot be read.
+            MissingExtraError: .hdr and .exr need OpenImageIO.
+            ShapeError: The light is not [9, 3].
         """
-        photo, seen = self.photo.image_srgb, self.with_params(self.fitted)
-        return relit_photo(self.model, self.fitted, photo, _as_light(light), seen.displacement())
+        photo, relief = self.photo.image_srgb, self.with_params(self.fitted).displacement()
+        return relit_photo(self.model, self.fitted, photo, _as_light(light), relief, onto)
 
     def picture(
         self,
@@ -244,6 +251,9 @@ class FaceResult:
         Raises:
             OptionError: There is no such light.
             ImageError: The panorama cannot be used.
+            FaceFileError: The face.json cannot be read.
+            MissingExtraError: .hdr and .exr need OpenImageIO.
+            ShapeError: The light is not [9, 3].
         """
         camera = head_camera(self.model, self.params, size, head_rotation(yaw, pitch, roll))
         relief, lamp = self.displacement(), _as_light(light)
@@ -269,4 +279,4 @@ class FaceResult:
 
 
 def _as_light(light: Tensor | str | Path) -> Tensor:
-    return light if isinstance(light, Tensor) else read_light(light)
+    return read_light(light) if isinstance(light, str | Path) else torch.as_tensor(light)

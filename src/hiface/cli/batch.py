@@ -8,16 +8,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from hiface.data import Photo, StoredPhoto
+from hiface.data import Photo, PhotoStore, StoredPhoto
 from hiface.errors import HifaceError, OutputError
 from hiface.export.atomic import atomic_write_text
 from hiface.reconstructor import Reconstructor
 from hiface.saving import SaveOptions, save_person
 
 DONE_FILE = "photo.json"
+PERSON_FILE = "person.json"
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,9 @@ def run_person(
     Args:
         reconstructor: Ready to use.
         files: Photos of one person.
-        options: Where and what to write; with `resume` nothing is done if all of these photos are done.
-        advance: Called with a file's name when its face is written.
+        options: Where and what to write; with `resume` nothing is done if an earlier run has finished with
+            just these photos.
+        advance: Called with a file's name when it is done.
 
     Returns:
         A row per file.
@@ -105,18 +107,34 @@ def run_person(
     """
     _prepare(options.out)
     folders = dict(zip(files, (options.out / name for name in unique_names(files)), strict=True))
-    done = {path: _done_before(path, folder) for path, folder in folders.items()} if options.resume else {}
-    rows = {path: row for path, row in done.items() if row is not None}
-    if len(rows) < len(files):
-        rows = {}
+    rows = _person_before(folders, options.out) if options.resume else {}
     try:
         for path, row in _person_rows(reconstructor, folders, options) if not rows else ():
             rows[path] = row
             advance(path.name)
+        content = json.dumps([asdict(rows[path]) for path in files], indent=1) + "\n"
+        atomic_write_text(options.out / PERSON_FILE, content)
         return [rows[path] for path in files]
     finally:
         written = [asdict(rows[path]) for path in files if path in rows]
         atomic_write_text(options.out / "summary.json", json.dumps(written, indent=1) + "\n")
+
+
+def _person_before(folders: dict[Path, Path], out: Path) -> dict[Path, Row]:
+    """Rows of an earlier run with these photos whose folders are still its own; empty if there is none."""
+    done = out / PERSON_FILE
+    old = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else []
+    rows = {Path(row["photo"]): Row(**row) for row in old}
+    whole = all(
+        folders[path].is_dir() and not (folders[path] / DONE_FILE).exists()
+        for path, row in rows.items()
+        if path in folders and row.status == "ok"
+    )
+    if not whole or list(rows) != list(folders):
+        return {}
+    return {
+        path: replace(row, seconds=0.0, detail=f"{row.detail} (done before)") for path, row in rows.items()
+    }
 
 
 def _person_rows(
@@ -125,9 +143,10 @@ def _person_rows(
     """Files with what became of them; those that were fitted are written when their row comes."""
     started = time.perf_counter()
     photos: dict[Path, Photo] = {}
+    store = PhotoStore()
     for path in folders:
         try:
-            photos[path] = StoredPhoto(path)
+            photos[path] = StoredPhoto(path, store)
         except HifaceError as error:
             yield path, Row(str(path), error.status, 0, 0.0, str(error))
     try:
@@ -141,20 +160,29 @@ def _person_rows(
         if not found:
             yield path, Row(str(path), "no_face", 0, 0.0, "no face was found")
             continue
-        _write_photo(found, folders[path], options)
-        row = Row(str(path), "ok", 1, seconds, str(folders[path]))
-        atomic_write_text(folders[path] / DONE_FILE, json.dumps(asdict(row), indent=1) + "\n")
-        yield path, row
+        try:
+            _write_photo(found, folders[path], options)
+        except OutputError:
+            raise
+        except HifaceError as error:
+            yield path, Row(str(path), error.status, 0, seconds, str(error))
+        else:
+            yield path, Row(str(path), "ok", 1, seconds, str(folders[path]))
 
 
 def unique_names(files: list[Path]) -> list[str]:
     """A folder name per file: its stem, numbered where stems repeat."""
-    seen: dict[str, int] = {}
+    own = {(path.stem or "photo").casefold() for path in files}
+    taken: set[str] = set()
     names = []
     for path in files:
-        stem = path.stem or "photo"
-        seen[stem] = seen.get(stem, 0) + 1
-        names.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
+        stem = name = path.stem or "photo"
+        count = 1
+        while name.casefold() in taken or (count > 1 and name.casefold() in own):
+            count += 1
+            name = f"{stem}-{count}"
+        taken.add(name.casefold())
+        names.append(name)
     return names
 
 
@@ -194,6 +222,8 @@ def _done_before(path: Path, folder: Path) -> Row | None:
     if not done.is_file():
         return None
     old = json.loads(done.read_text(encoding="utf-8"))
+    if old["photo"] != str(path):
+        return None
     return Row(str(path), old["status"], old["faces"], 0.0, f"{folder} (done before)")
 
 

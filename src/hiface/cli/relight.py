@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from hiface.result import FaceResult
 
-_TURNTABLE_FRAMES = 36
+_TURNS = 18  # from one side to the other
 _FPS = 18.0
 
 
@@ -77,8 +78,10 @@ def relight(
     from hiface.export.relight import read_light
     from hiface.reconstructor import Reconstructor
 
-    if not 64 <= options.size <= 2048 or not light or not options.yaw:
-        raise OptionError(f"--size must be 64 to 2048 with a light and a side at least, got {options.size}")
+    if not 64 <= options.size <= 2048:
+        raise OptionError(f"--size must be 64 to 2048, got {options.size}")
+    if not light or not options.yaw:
+        raise OptionError("--light and --yaw need one value at least")
     lights = {name: read_light(name, options.turn) for name in light}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +112,7 @@ def _write(
     from hiface.export.detail_pictures import encode_animation, photo_panel
     from hiface.export.draw import grid
     from hiface.export.pictures import pil_png
-    from hiface.export.relight import light_ball, relit_photo
+    from hiface.export.relight import light_ball
 
     face, size = faces[0], options.size
     panels = []
@@ -117,21 +120,15 @@ def _write(
     work = list(zip(names, lights.values(), strict=True))
     for name, light in track(work, description="lights", console=console, transient=True):
         image = face.photo.image_srgb
-        for one in faces:
-            image = relit_photo(one.model, one.fitted, image, light, one.displacement())
+        for one in sorted(faces, key=lambda f: -float(f.fitted.camera.t[2])):
+            image = one.relight(light, image)
         atomic_write_bytes(out / f"photo_{name}.png", pil_png(Image.fromarray(image)))
         panels += [(name, light_ball(light, size)), ("photo", photo_panel(image, face.box, size))]
         panels += [(f"{yaw:+.0f} degrees", face.picture(size, yaw=yaw, light=light)) for yaw in options.yaw]
         if options.turntable:
-            angles = [50.0 * _swing(k / _TURNTABLE_FRAMES) for k in range(_TURNTABLE_FRAMES)]
+            angles = [-50.0 * math.cos(math.pi * k / _TURNS) for k in range(_TURNS + 1)]
             frames = [face.picture(size, yaw=angle, light=light) for angle in angles]
-            times = [k / _FPS for k in range(_TURNTABLE_FRAMES)]
+            frames += frames[-2:0:-1]  # and back
+            times = [k / _FPS for k in range(len(frames))]
             atomic_write_bytes(out / f"turning_{name}.webp", encode_animation(frames, times))
     atomic_write_bytes(out / "sheet.png", pil_png(grid(panels, 2 + len(options.yaw))))
-
-
-def _swing(t: float) -> float:
-    """Position -1..1 of a head that looks left and right, at phase t."""
-    from math import pi, sin
-
-    return sin(2 * pi * t)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -47,29 +47,46 @@ class Photo:
         return self.image_srgb.shape[0]
 
 
+class PhotoStore:
+    """Reads photos and remembers the last few; a file that has changed meanwhile is read anew."""
+
+    def __init__(self, capacity: int = STORED_PHOTOS) -> None:
+        self._capacity = capacity
+        self._photos: OrderedDict[tuple[str, int, int], Photo] = OrderedDict()
+
+    def read(self, path: Path) -> Photo:
+        """What `read_photo` returns or raises."""
+        try:
+            about = path.stat()
+        except OSError:
+            return read_photo(path)
+        key = str(path.absolute()), about.st_mtime_ns, about.st_size
+        if key not in self._photos:
+            self._photos[key] = read_photo(path)
+        self._photos.move_to_end(key)
+        while len(self._photos) > self._capacity:
+            self._photos.popitem(last=False)
+        return self._photos[key]
+
+
 class StoredPhoto(Photo):
     """A picture that is read from its file again when its pixels are asked for.
 
-    Only the last few are kept, so that many photos take no more memory than a few; pixels of a file that has
+    Photos that share a store take no more memory than the few that it remembers. Pixels of a file that has
     gone meanwhile raise UnreadableImageError.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, store: PhotoStore) -> None:
         """Reads the file once; raises what `read_photo` raises."""
-        first = _stored(Path(path))
-        object.__setattr__(self, "focal_px", first.focal_px)
-        object.__setattr__(self, "path", first.path)
+        path = Path(path).absolute()
+        object.__setattr__(self, "focal_px", store.read(path).focal_px)
+        object.__setattr__(self, "path", path)
+        object.__setattr__(self, "_store", store)
 
     @property
     def image_srgb(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleVariableOverride]
         """[H, W, 3] uint8."""
-        assert self.path is not None
-        return _stored(self.path).image_srgb
-
-
-@lru_cache(maxsize=STORED_PHOTOS)
-def _stored(path: Path) -> Photo:
-    return read_photo(path)
+        return self._store.read(self.path).image_srgb  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def read_photo(source: str | Path | np.ndarray) -> Photo:

@@ -35,6 +35,8 @@ def read_panorama(path: str | Path) -> Tensor:
         MissingExtraError: .hdr and .exr need the package OpenImageIO.
     """
     path = Path(path)
+    if not path.is_file():
+        raise UnreadableImageError(f"{path} does not exist; check the path")
     if path.suffix.lower() in HDR_SUFFIXES:
         pixels = torch.from_numpy(_read_hdr(path))
     else:
@@ -45,14 +47,19 @@ def read_panorama(path: str | Path) -> Tensor:
             f"{path.name} is {width} x {height}; a panorama is equirectangular, twice as wide as high"
         )
     step = -(-width // _LARGEST_PX)
-    channels = pixels.permute(2, 0, 1).float()
-    channels = channels.where(channels.isfinite(), 0.0).clamp_min(0.0)
-    linear = F.avg_pool2d(channels[None], step)[0]
-    if pixels.dtype == torch.uint8:
-        linear = srgb_to_linear(linear / 255.0)
+    rows = [_averaged(pixels[row : row + step], step) for row in range(0, height - step + 1, step)]
+    linear = torch.cat(rows, dim=1)
     if float(linear.max()) <= 0.0:
         raise ImageError(f"{path.name} holds no light; choose another panorama")
     return linear
+
+
+def _averaged(pixels: Tensor, step: int) -> Tensor:
+    """[step, W, 3] pixels, uint8 sRGB or linear, as one row of averages, [3, 1, W / step] linear."""
+    linear = srgb_to_linear(pixels.float() / 255.0) if pixels.dtype == torch.uint8 else pixels
+    most = linear[linear.isfinite()].max() if bool(linear.isfinite().any()) else linear.new_zeros(())
+    linear = torch.nan_to_num(linear, nan=0.0, posinf=float(most), neginf=0.0).clamp_min(0.0)
+    return F.avg_pool2d(linear.permute(2, 0, 1)[None], step)[0]
 
 
 def _read_hdr(path: Path) -> np.ndarray:
@@ -64,8 +71,6 @@ def _read_hdr(path: Path) -> np.ndarray:
             f"{path.suffix} files need OpenImageIO; type: pip install 'hiface[hdr]' (or use one of "
             f"{', '.join(IMAGE_SUFFIXES)})"
         ) from error
-    if not path.is_file():
-        raise UnreadableImageError(f"{path} does not exist; check the path")
     source = oiio.ImageInput.open(str(path))
     if source is None:
         raise UnreadableImageError(f"{path} cannot be read as a panorama: {oiio.geterror()}")

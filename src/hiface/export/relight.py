@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from hiface.assets import load_json_asset
 from hiface.data.colour import linear_to_srgb, srgb_to_linear
 from hiface.data.panoramas import read_panorama
 from hiface.errors import OptionError, ShapeError
@@ -39,7 +40,6 @@ _HEAD_SHARE = 0.82  # of a picture's height
 _WINDOW_PX = 1024
 _MARGIN = 0.35  # of the head's size, in which the new light fades into the photo
 _ROWS = 256
-_UPPER_LIP, _LOWER_LIP = [61, 62, 63], [67, 66, 65]  # inner points of ibug68
 
 
 def read_light(source: str | Path, turn_deg: float = 0.0) -> Tensor:
@@ -170,8 +170,11 @@ def head_picture(
 
     Returns:
         RGB picture before a plain backdrop.
+
+    Raises:
+        ShapeError: The light is not [9, 3] finite numbers.
     """
-    _check_light(light)
+    light = _checked(light, params)
     zoom = camera.K.new_tensor([_SUPERSAMPLE, _SUPERSAMPLE, 1.0])[:, None]
     width, height = camera.width * _SUPERSAMPLE, camera.height * _SUPERSAMPLE
     large = Camera(camera.K * zoom, camera.T_cam_object, width, height)
@@ -191,6 +194,7 @@ def relit_photo(
     image_srgb: np.ndarray,
     light: Tensor,
     displacement: Tensor | None = None,
+    onto: np.ndarray | None = None,
 ) -> np.ndarray:
     """A photo with its face in another light.
 
@@ -204,15 +208,19 @@ def relit_photo(
         image_srgb: [H, W, 3] uint8.
         light: [9, 3] in camera axes.
         displacement: [1, S, S] metres, or None.
+        onto: [H, W, 3] uint8, what the head is put on: the photo after heads further away; the photo if None.
 
     Returns:
         [H, W, 3] uint8.
+
+    Raises:
+        ShapeError: The light is not [9, 3] finite numbers.
     """
-    _check_light(light)
+    light, onto = _checked(light, params), image_srgb if onto is None else onto
     with torch.no_grad():
         window = _window(model, params, image_srgb.shape[:2])
         if window is None:
-            return image_srgb.copy()
+            return onto.copy()
         x0, y0, x1, y1 = window
         scale = min(1.0, _WINDOW_PX / max(x1 - x0, y1 - y0))
         width, height = max(2, round((x1 - x0) * scale)), max(2, round((y1 - y0) * scale))
@@ -221,17 +229,19 @@ def relit_photo(
         camera = Camera(crop @ params.camera.K, params.camera.T_cam_object, width, height)
         (old, new), _, mask = shading_maps(model, params, camera, [params.light, light], displacement)
         if not bool(mask.any()):
-            return image_srgb.copy()
+            return onto.copy()
         believed = believable_shading(old[:, mask].T, mask[mask], 0.0, (0.0, math.inf))
         if believed is None:
-            return image_srgb.copy()
-        gain = _gain(old.masked_scatter(mask, believed.T), new, mask)
-        out = image_srgb.copy()
+            return onto.copy()
+        maps = _gain(old.masked_scatter(mask, believed.T), new, mask)
+        out = onto.copy()
         for row in range(y0, y1, _ROWS):
             end = min(row + _ROWS, y1)
             strip = torch.from_numpy(image_srgb[row:end, x0:x1].copy()).permute(2, 0, 1).float() / 255.0
-            lit = _brightened(srgb_to_linear(strip), _rows(gain, (row - y0, end - y0), (y1 - y0, x1 - x0)))
-            out[row:end, x0:x1] = to_array(linear_to_srgb(lit))
+            gain, matte = _rows(maps, (row - y0, end - y0), (y1 - y0, x1 - x0)).split([3, 1])
+            lit = to_array(linear_to_srgb(_brightened(srgb_to_linear(strip), gain)))
+            below, share = out[row:end, x0:x1], matte[0].numpy()[..., None]
+            out[row:end, x0:x1] = np.round(below + share * (lit.astype(np.float32) - below)).astype(np.uint8)
     return out
 
 
@@ -242,15 +252,21 @@ def light_ball(light: Tensor, size: int) -> Image.Image:
     y, x = torch.meshgrid(at, at, indexing="ij")
     inside = x * x + y * y < 1
     z = -(1 - x * x - y * y).clamp_min(0.0).sqrt()
-    shading = (sh_basis(torch.stack([x, y, z], dim=-1)) @ light.detach().cpu()).movedim(-1, 0).clamp_min(0.0)
+    shading = (
+        (sh_basis(torch.stack([x, y, z], dim=-1)) @ light.detach().cpu().float())
+        .movedim(-1, 0)
+        .clamp_min(0.0)
+    )
     lit = shading * (0.75 * _BRIGHT / _level(shading, inside))
     picture = F.avg_pool2d(torch.where(inside, _shoulder(lit), backdrop(side))[None], _SUPERSAMPLE)[0]
     return Image.fromarray(to_array(linear_to_srgb(picture)))
 
 
-def _check_light(light: Tensor) -> None:
+def _checked(light: Tensor, params: FaceParams) -> Tensor:
+    """A light in the kind of numbers of a face."""
     if light.shape != (9, 3) or not bool(light.isfinite().all()):
         raise ShapeError(f"a light must be [9, 3] finite numbers, got {tuple(light.shape)}")
+    return light.to(params.light)
 
 
 def _mouth_open(model: MorphableModel, params: FaceParams) -> float:
@@ -260,16 +276,19 @@ def _mouth_open(model: MorphableModel, params: FaceParams) -> float:
         return 0.0
     wide = torch.zeros_like(params.expression)
     wide[model.expression_index("jawOpen")] = 1.0
+    pairs = torch.tensor(load_json_asset("landmarks/ibug68_groups.json")["lip_pairs"])
     gaps = []
     for expression in (params.expression, wide):
         lips = model.landmarks("ibug68", model.shape(params.identity, expression))
-        gaps.append(float((lips[_UPPER_LIP] - lips[_LOWER_LIP]).norm(dim=1).mean()))
+        gaps.append(float((lips[pairs[:, 0]] - lips[pairs[:, 1]]).norm(dim=1).mean()))
     return min(1.0, gaps[0] / max(gaps[1], 1e-6))
 
 
 def _level(shading: Tensor, mask: Tensor) -> float:
     """Grey shading that most of what is lit does not exceed."""
     grey = shading.mean(dim=0)[mask]
+    if len(grey) == 0:
+        return 1.0
     return max(1e-4, float(torch.quantile(grey[:: max(1, len(grey) // 100_000)], _EXPOSED)))
 
 
@@ -296,7 +315,7 @@ def _window(
 
 
 def _gain(old: Tensor, new: Tensor, mask: Tensor) -> Tensor:
-    """[3, h, w] new over old light on the head, fading to 1 around it."""
+    """[4, h, w] new over old light, on the head and continued around it, and how much it counts there."""
     old, new = (shading / _level(shading, mask) + _DARKEST for shading in (old, new))
     log = (new / old).log()
     side = max(mask.shape)
@@ -305,7 +324,7 @@ def _gain(old: Tensor, new: Tensor, mask: Tensor) -> Tensor:
     filled = blur(push_pull(log, inner), max(1, side // 64))
     fade = smoothstep(blur(known, max(1, side // 14))[0], 0.05, 0.75)
     sharp = smoothstep(blur(inner[None], max(1, side // 256))[0], 0.2, 1.0)
-    return ((filled + sharp * (log - filled)) * fade).exp()
+    return torch.cat([(filled + sharp * (log - filled)).exp(), fade[None]])
 
 
 def _rows(gain: Tensor, rows: tuple[int, int], size: tuple[int, int]) -> Tensor:

@@ -328,6 +328,18 @@ def fit_points(
 
     Where a picture is to follow, who a network has seen is not moved by landmarks alone, which lean to the
     mean face; and dense points say less anew, because the network's answer stems from the same look.
+
+    Args:
+        model: Face model.
+        observation: Landmarks and, optionally, the picture.
+        config: Weights; those of the result say how much dense points count.
+        believed: As for `fit_face`.
+
+    Returns:
+        The fit, light and albedo not yet found.
+
+    Raises:
+        FitError: No pose explains the landmarks.
     """
     if believed is None or observation.crop is None:
         fit = start_fit(model, observation, config, believed)

@@ -130,15 +130,15 @@ def fit_shared_relief(
                 looks.append(_Look(seen, known.flatten()[places.texels] / _MM))
         if first is None:
             raise FitError("there is no photo to read relief from")
-        relief = torch.zeros_like(first)
+        relief = first.new_zeros(first.numel())
         if looks:
             texels, size = looks[0].seen.places.texels, first.shape[-1]
             spread = config.spread_share * _spread(basis, texels, size, first)
             found = _minimise(looks, spread.clamp_min(config.least_spread_m) / _MM, config) * _MM
             if not bool(torch.isfinite(found).all()):
                 raise FitError("the fit of relief left finite numbers; check the light and the photo")
-            relief.view(-1)[texels] = found
-    return relief
+            relief[texels] = found
+    return relief.reshape(first.shape)
 
 
 @dataclass(frozen=True)

@@ -98,17 +98,18 @@ def panorama_light(panorama_linear: Tensor) -> Tensor:
     """Light of a panorama on matte surfaces (Ramamoorthi and Hanrahan 2001).
 
     Args:
-        panorama_linear: [3, H, W] linear radiance, H at least 2, twice as wide as high.
+        panorama_linear: [3, H, W] linear radiance, H and W at least 2; it is taken to show everything around,
+            whatever its shape.
 
     Returns:
         [9, 3] spherical harmonics in camera axes, cosine lobe included. Differentiable.
 
     Raises:
-        ShapeError: Another shape.
+        ShapeError: Not [3, H, W], or smaller.
     """
     if panorama_linear.dim() != 3 or panorama_linear.shape[0] != 3 or min(panorama_linear.shape[1:]) < 2:
         raise ShapeError(f"a panorama must be [3, H, W], got {tuple(panorama_linear.shape)}")
-    factor = max(1, panorama_linear.shape[-1] // _LARGEST_PX)
+    factor = -(-panorama_linear.shape[-1] // _LARGEST_PX)
     small = F.avg_pool2d(panorama_linear[None], factor, ceil_mode=True, count_include_pad=False)[0]
     directions, angle = (t.to(small) for t in panorama_directions(*small.shape[1:]))
     weighted = (small * angle).flatten(1)
