@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiface.cli.batch import unique_names
+from hiface.cli.folders import unique_names
 from hiface.cli.main import main
 from hiface.cli.reconstruct import expand_photos, parse_formats
 from hiface.errors import HifaceError, UnreadableImageError

@@ -11,7 +11,9 @@ import torch
 import hiface
 from hiface.assets import load_json_asset
 from hiface.data.colour import linear_to_srgb, srgb_to_linear
+from hiface.export.relight import head_rotation
 from hiface.geometry.normals import vertex_normals
+from hiface.render.environment import panorama_light, turned_light
 from hiface.render.shade import sh_basis
 from hiface.render.texture import sample_texture
 from hiface.types import Camera
@@ -177,3 +179,19 @@ def test_16_names():
     text = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "src" / "hiface").rglob("*.py"))
     assert "T_cam_object" in text and "verts_cam" in text
     assert not re.search(r"\bfaces\s*:\s*Tensor", text), "index triples are called triangles"
+
+
+def test_17_turned_heads():
+    nose, crown = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0])
+    assert (head_rotation(20.0) @ nose)[0] > 0.3
+    assert (head_rotation(0.0, 20.0) @ nose)[1] < -0.3
+    assert (head_rotation(0.0, 0.0, 20.0) @ crown)[0] > 0.3
+
+
+def test_18_panoramas():
+    panorama = torch.zeros(3, 32, 64)
+    panorama[:, 12:20, 44:52] = 1.0
+    right = panorama_light(panorama)
+    assert right[3, 0] > 5 * max(abs(right[1, 0]), abs(right[2, 0]))
+    middle = panorama_light(panorama.roll(-16, dims=2))
+    assert torch.allclose(turned_light(middle, 90.0), right, atol=1e-3)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from hiface.errors import NoFaceError, OptionError, OutputError
+from hiface.cli.folders import prepare_folder
+from hiface.errors import NoFaceError, OptionError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,10 +79,7 @@ def animate(
     size, fps = options.size, options.fps
     if not 64 <= size <= 2048 or not 1 <= fps <= 240:
         raise OptionError(f"--size must be 64 to 2048 and --fps 1 to 240, got {size} and {fps:g}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be made ({error.strerror}); choose another folder") from error
+    prepare_folder(out)
     console = Console(stderr=True)
     with console.status("loading the face model and the networks"):
         reconstructor = Reconstructor("hiface", device="cpu", weights=weights)

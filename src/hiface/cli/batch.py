@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from hiface.cli.folders import prepare_folder, unique_names
 from hiface.data import Photo, PhotoStore, StoredPhoto
 from hiface.errors import HifaceError, OutputError
 from hiface.export.atomic import atomic_write_text
@@ -74,7 +75,7 @@ def run_batch(
     Raises:
         OutputError: The output folder cannot be made or written.
     """
-    _prepare(options.out)
+    prepare_folder(options.out)
     rows: list[Row] = []
     try:
         for path, name in zip(files, unique_names(files), strict=True):
@@ -105,7 +106,7 @@ def run_person(
     Raises:
         OutputError: The output folder cannot be made or written.
     """
-    _prepare(options.out)
+    prepare_folder(options.out)
     folders = dict(zip(files, (options.out / name for name in unique_names(files)), strict=True))
     rows = _person_before(folders, options.out) if options.resume else {}
     try:
@@ -168,33 +169,6 @@ def _person_rows(
             yield path, Row(str(path), error.status, 0, seconds, str(error))
         else:
             yield path, Row(str(path), "ok", 1, seconds, str(folders[path]))
-
-
-def unique_names(files: list[Path]) -> list[str]:
-    """A folder name per file: its stem, numbered where stems repeat."""
-    own = {(path.stem or "photo").casefold() for path in files}
-    taken: set[str] = set()
-    names = []
-    for path in files:
-        stem = name = path.stem or "photo"
-        count = 1
-        while name.casefold() in taken or (count > 1 and name.casefold() in own):
-            count += 1
-            name = f"{stem}-{count}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def _prepare(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write into {out} ({error.strerror}); choose another folder with -o"
-        ) from error
 
 
 def _run_one(reconstructor: Reconstructor, path: Path, folder: Path, options: BatchOptions) -> Row:

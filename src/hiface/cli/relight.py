@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from hiface.errors import NoFaceError, OptionError, OutputError
+from hiface.cli.folders import prepare_folder, unique_names
+from hiface.errors import NoFaceError, OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,10 +84,7 @@ def relight(
     if not light or not options.yaw:
         raise OptionError("--light and --yaw need one value at least")
     lights = {name: read_light(name, options.turn) for name in light}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be made ({error.strerror}); choose another folder") from error
+    prepare_folder(out)
     console = Console(stderr=True)
     with console.status("loading the face model and the networks"):
         reconstructor = Reconstructor("hiface", device="cpu", weights=weights, refine=options.refine)
@@ -107,7 +105,6 @@ def _write(
     from PIL import Image
     from rich.progress import track
 
-    from hiface.cli.batch import unique_names
     from hiface.export.atomic import atomic_write_bytes
     from hiface.export.detail_pictures import encode_animation, photo_panel
     from hiface.export.draw import grid

@@ -49,7 +49,7 @@ class DetailFitConfig:
     smooth_texels: int = 16
     scale: float = 2.0
     floor: float = 0.02
-    effective_share: float = 0.02
+    effective_share: float = 0.04
     sigma: float = 1.0
     iterations: int = 3
 
