@@ -97,5 +97,6 @@ def joined(device: str) -> Iterator[tuple[Team, str]]:
     torch.distributed.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Team(torch.distributed.get_rank(), count), f"cuda:{local}" if cuda else device
+        torch.distributed.barrier()  # a process that leaves while another ends can make that one abort
     finally:
         torch.distributed.destroy_process_group()
