@@ -99,10 +99,19 @@ def largest_face(reconstructor: Reconstructor, path: Path) -> FaceResult:
     Raises:
         NoFaceError: There is none.
     """
+    return faces_of(reconstructor, path)[0]
+
+
+def faces_of(reconstructor: Reconstructor, path: Path) -> list[FaceResult]:
+    """The faces of a photo, largest first.
+
+    Raises:
+        NoFaceError: There is none.
+    """
     faces = reconstructor.reconstruct(path)
     if not faces:
         raise NoFaceError(f"no face was found in {path}; choose a photo that shows one, 60 px or larger")
-    return faces[0]
+    return faces
 
 
 def read_driver(

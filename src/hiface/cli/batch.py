@@ -82,9 +82,7 @@ def run_batch(
             rows.append(_run_one(reconstructor, path, options.out / name, options))
             advance(path.name)
     finally:
-        atomic_write_text(
-            options.out / "summary.json", json.dumps([asdict(r) for r in rows], indent=1) + "\n"
-        )
+        _write_json(options.out / "summary.json", [asdict(row) for row in rows])
     return rows
 
 
@@ -113,12 +111,10 @@ def run_person(
         for path, row in _person_rows(reconstructor, folders, options) if not rows else ():
             rows[path] = row
             advance(path.name)
-        content = json.dumps([asdict(rows[path]) for path in files], indent=1) + "\n"
-        atomic_write_text(options.out / PERSON_FILE, content)
+        _write_json(options.out / PERSON_FILE, [asdict(rows[path]) for path in files])
         return [rows[path] for path in files]
     finally:
-        written = [asdict(rows[path]) for path in files if path in rows]
-        atomic_write_text(options.out / "summary.json", json.dumps(written, indent=1) + "\n")
+        _write_json(options.out / "summary.json", [asdict(rows[path]) for path in files if path in rows])
 
 
 def _person_before(folders: dict[Path, Path], out: Path) -> dict[Path, Row]:
@@ -186,8 +182,12 @@ def _run_one(reconstructor: Reconstructor, path: Path, folder: Path, options: Ba
     except HifaceError as error:
         return Row(str(path), error.status, 0, time.perf_counter() - started, str(error))
     row = Row(str(path), "ok", len(faces), time.perf_counter() - started, str(folder))
-    atomic_write_text(folder / DONE_FILE, json.dumps(asdict(row), indent=1) + "\n")
+    _write_json(folder / DONE_FILE, asdict(row))
     return row
+
+
+def _write_json(path: Path, content: object) -> None:
+    atomic_write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _done_before(path: Path, folder: Path) -> Row | None:

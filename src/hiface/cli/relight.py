@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from hiface.cli.animate import faces_of
 from hiface.cli.folders import prepare_folder, unique_names
-from hiface.errors import NoFaceError, OptionError
+from hiface.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,9 +90,7 @@ def relight(
     with console.status("loading the face model and the networks"):
         reconstructor = Reconstructor("hiface", device="cpu", weights=weights, refine=options.refine)
     with console.status("reconstructing"):
-        faces = reconstructor.reconstruct(photo)
-    if not faces:
-        raise NoFaceError(f"no face was found in {photo}; choose a photo that shows one, 60 px or larger")
+        faces = faces_of(reconstructor, photo)
     _write(faces, lights, out, options, console)
     turning = ", turning_*.webp" if options.turntable else ""
     console.print(f"{len(lights)} lights in {out}: sheet.png, photo_*.png{turning}", highlight=False)
