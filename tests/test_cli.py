@@ -14,8 +14,9 @@ from PIL import Image
 
 from hiface.cli.folders import unique_names
 from hiface.cli.main import main
-from hiface.cli.reconstruct import expand_photos, parse_formats
+from hiface.cli.reconstruct import MethodOptions, expand_photos, parse_formats
 from hiface.errors import HifaceError, UnreadableImageError
+from hiface.export.texture import ALBEDO_BLEND
 from portrait import portrait
 
 
@@ -75,7 +76,8 @@ def test_resume_skips_what_is_done(photo, tmp_path):
     stamp = (out / "anna" / "person1" / "face.json").stat().st_mtime_ns
     assert run(photo, "-o", out, "--format", "json", "--resume") == 0
     assert (out / "anna" / "person1" / "face.json").stat().st_mtime_ns == stamp
-    assert run(photo, "-o", out, "--format", "json") == 0
+    assert run(photo, "-o", out, "--format", "json", "--no-align", "--resume") == 0
+    assert "done before" not in rows(out)["anna.png"]["detail"]
     assert (out / "anna" / "person1" / "face.json").stat().st_mtime_ns != stamp
 
 
@@ -180,3 +182,7 @@ def test_same_person_without_a_face_or_with_other_options(tmp_path, capsys):
     assert rows(tmp_path / "out")["sky.png"]["status"] == "no_face"
     assert run(tmp_path / "sky.png", "-o", tmp_path / "out", "--same-person", "--refine") == 1
     assert "--same-person fits by itself" in capsys.readouterr().err
+
+
+def test_the_default_blend_is_the_texture_s():
+    assert MethodOptions().albedo_blend == ALBEDO_BLEND

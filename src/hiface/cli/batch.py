@@ -30,12 +30,14 @@ class BatchOptions:
         out: Output folder.
         formats: Subset of glb, obj, dense, ply, json, maps, overview.
         save: How faces are written.
-        resume: Skip photos that are done.
+        made_with: Options that results depend on, in JSON's types; kept beside results.
+        resume: Skip photos that are done with the same `made_with`.
     """
 
     out: Path
     formats: tuple[str, ...]
     save: SaveOptions = field(default_factory=SaveOptions)
+    made_with: dict[str, object] = field(default_factory=dict)
     resume: bool = False
 
 
@@ -95,7 +97,7 @@ def run_person(
         reconstructor: Ready to use.
         files: Photos of one person.
         options: Where and what to write; with `resume` nothing is done if an earlier run has finished with
-            just these photos.
+            just these photos and options.
         advance: Called with a file's name when it is done.
 
     Returns:
@@ -106,22 +108,22 @@ def run_person(
     """
     prepare_folder(options.out)
     folders = dict(zip(files, (options.out / name for name in unique_names(files)), strict=True))
-    rows = _person_before(folders, options.out) if options.resume else {}
+    rows = _person_before(folders, options) if options.resume else {}
     try:
         for path, row in _person_rows(reconstructor, folders, options) if not rows else ():
             rows[path] = row
             advance(path.name)
-        _write_json(options.out / PERSON_FILE, [asdict(rows[path]) for path in files])
+        photos = [asdict(rows[path]) for path in files]
+        _write_json(options.out / PERSON_FILE, {"photos": photos, "made_with": options.made_with})
         return [rows[path] for path in files]
     finally:
         _write_json(options.out / "summary.json", [asdict(rows[path]) for path in files if path in rows])
 
 
-def _person_before(folders: dict[Path, Path], out: Path) -> dict[Path, Row]:
-    """Rows of an earlier run with these photos whose folders are still its own; empty if there is none."""
-    done = out / PERSON_FILE
-    old = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else []
-    rows = {Path(row["photo"]): Row(**row) for row in old}
+def _person_before(folders: dict[Path, Path], options: BatchOptions) -> dict[Path, Row]:
+    """Rows of an earlier run of the same kind whose folders are still its own; empty if there is none."""
+    old = _read_done(options.out / PERSON_FILE, options)
+    rows = {Path(row["photo"]): Row(**row) for row in old["photos"]} if old else {}
     whole = all(
         folders[path].is_dir() and not (folders[path] / DONE_FILE).exists()
         for path, row in rows.items()
@@ -169,7 +171,7 @@ def _person_rows(
 
 def _run_one(reconstructor: Reconstructor, path: Path, folder: Path, options: BatchOptions) -> Row:
     started = time.perf_counter()
-    done = _done_before(path, folder) if options.resume else None
+    done = _done_before(path, folder, options) if options.resume else None
     if done is not None:
         return done
     try:
@@ -182,7 +184,7 @@ def _run_one(reconstructor: Reconstructor, path: Path, folder: Path, options: Ba
     except HifaceError as error:
         return Row(str(path), error.status, 0, time.perf_counter() - started, str(error))
     row = Row(str(path), "ok", len(faces), time.perf_counter() - started, str(folder))
-    _write_json(folder / DONE_FILE, asdict(row))
+    _write_json(folder / DONE_FILE, {**asdict(row), "made_with": options.made_with})
     return row
 
 
@@ -190,13 +192,18 @@ def _write_json(path: Path, content: object) -> None:
     atomic_write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def _done_before(path: Path, folder: Path) -> Row | None:
-    """The row of a photo that an earlier run has finished."""
-    done = folder / DONE_FILE
-    if not done.is_file():
+def _read_done(path: Path, options: BatchOptions) -> dict | None:
+    """What an earlier run with the same options has left when it had finished."""
+    if not path.is_file():
         return None
-    old = json.loads(done.read_text(encoding="utf-8"))
-    if old["photo"] != str(path):
+    done = json.loads(path.read_text(encoding="utf-8"))
+    return done if isinstance(done, dict) and done.get("made_with") == options.made_with else None
+
+
+def _done_before(path: Path, folder: Path, options: BatchOptions) -> Row | None:
+    """The row of a photo that an earlier run has finished."""
+    old = _read_done(folder / DONE_FILE, options)
+    if old is None or old["photo"] != str(path):
         return None
     return Row(str(path), old["status"], old["faces"], 0.0, f"{folder} (done before)")
 

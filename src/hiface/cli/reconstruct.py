@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,7 +71,7 @@ def reconstruct(
         device: Device of the HiFace network, such as cpu or cuda. Chosen by itself when left out.
         method: How faces are reconstructed.
         texture_size: Side of the texture in pixels.
-        resume: Skip photos that an earlier run into the same folder has finished.
+        resume: Skip photos that an earlier run with the same options has finished in the same folder.
 
     Returns:
         Exit code: 0 if every photo gave at least one face, else 1.
@@ -79,7 +80,9 @@ def reconstruct(
     from hiface.saving import SaveOptions
 
     save = SaveOptions(units, int(texture_size), method.wrinkles)
-    options = BatchOptions(out, parse_formats(format), save, resume)
+    formats = parse_formats(format)
+    made_with = json.loads(json.dumps({**asdict(method), **asdict(save), "formats": formats}, default=str))
+    options = BatchOptions(out, formats, save, made_with, resume)
     files = expand_photos(photos)
     console = Console(stderr=True)
     reconstructor = _load(console, method, device)

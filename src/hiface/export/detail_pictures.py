@@ -42,11 +42,23 @@ def portrait_camera(
     """
     rest = model.shape(params.identity, torch.zeros_like(params.expression))
     points = model.landmarks("ibug68", rest)
-    centre = 0.5 * (points.amax(0) + points.amin(0))
-    height = float((points.amax(0) - points.amin(0)).max())
-    R = torch.diag(centre.new_tensor([1.0, -1.0, -1.0])) if turn is None else turn
-    t = centre.new_tensor([0.0, 0.0, _DISTANCE_M]) - R @ centre
-    return Camera.from_pose(R, t, _FACE_SHARE * size * _DISTANCE_M / height, size, size)
+    R = torch.diag(points.new_tensor([1.0, -1.0, -1.0])) if turn is None else turn
+    return camera_before(points, R, size, _FACE_SHARE, _DISTANCE_M)
+
+
+def camera_before(points: Tensor, R: Tensor, size: int, share: float, distance_m: float) -> Camera:
+    """A camera that has the middle of points' box in its own middle.
+
+    Args:
+        points: [N, 3] metres, object space.
+        R: [3, 3] rotation, object to camera.
+        size: Side of the picture, pixels.
+        share: Of the picture's side, how much the longest side of the box fills.
+        distance_m: From the camera to the middle.
+    """
+    low, high = points.amin(dim=0), points.amax(dim=0)
+    t = points.new_tensor([0.0, 0.0, distance_m]) - R @ (0.5 * (low + high))
+    return Camera.from_pose(R, t, share * size * distance_m / float((high - low).max()), size, size)
 
 
 def face_picture(

@@ -18,6 +18,7 @@ from hiface.data.colour import linear_to_srgb, srgb_to_linear
 from hiface.data.panoramas import read_panorama
 from hiface.errors import OptionError, ShapeError
 from hiface.export.delit import believable_shading
+from hiface.export.detail_pictures import camera_before
 from hiface.export.json_params import read_face_json
 from hiface.export.overview import backdrop, relief_normal_map
 from hiface.export.pictures import to_array
@@ -99,10 +100,7 @@ def head_camera(model: MorphableModel, params: FaceParams, size: int, turn: Tens
         turn: [3, 3] rotation, object to camera (`head_rotation`).
     """
     head = model.shape(params.identity, torch.zeros_like(params.expression))
-    low, high = head.amin(dim=0), head.amax(dim=0)
-    t = head.new_tensor([0.0, 0.0, _DISTANCE_M]) - turn @ (0.5 * (low + high))
-    focal_px = _HEAD_SHARE * size * _DISTANCE_M / float((high - low).max())
-    return Camera.from_pose(turn, t, focal_px, size, size)
+    return camera_before(head, turn, size, _HEAD_SHARE, _DISTANCE_M)
 
 
 def shading_maps(
