@@ -8,7 +8,7 @@ from hiface.assets import load_json_asset
 from hiface.morphable import load_model
 from hiface.morphable.contour import gather_contour, select_contour
 
-POINT_SETS = ("ibug68", "now7", "dense", "iris")
+POINT_SETS = ("ibug68", "now7", "dense", "iris")  # exactly symmetric
 FLIP = torch.tensor([-1.0, 1.0, 1.0])
 RIGHT_UPPER_LID, RIGHT_LOWER_LID = (37, 38), (41, 40)
 
@@ -47,7 +47,7 @@ def test_sets_are_mirror_symmetric(data, name):
     assert (p[points.mirror] * FLIP - p).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ("ibug68", "now7", "dense"))
+@pytest.mark.parametrize("name", ("ibug68", "now7", "dense", "realy85"))
 def test_points_lie_on_skin(data, name):
     parts = data.triangle_parts[data.landmark_sets[name].triangle_ids]
     assert set(parts.tolist()) == {data.part_names.index("skin")}
@@ -121,6 +121,20 @@ def test_jaw_goes_from_ear_to_chin(ibug):
 def test_now7_is_part_of_ibug68(data, ibug):
     p = data.landmark_sets["now7"].positions(data.template, data.triangles)
     torch.testing.assert_close(p, ibug[[36, 39, 42, 45, 33, 48, 54]])
+
+
+def test_realy85_is_ibug68_and_points_of_cheeks_temples_and_chin(data, ibug):
+    points = data.landmark_sets["realy85"]
+    p = points.positions(data.template, data.triangles)
+    torch.testing.assert_close(p[:68], ibug)
+    assert len(points) == 85 and points.barycentric.min() >= 0
+    off = (p[points.mirror] * FLIP - p).norm(dim=-1)
+    assert off[[i for i in range(85) if i not in (68, 69)]].max() < 1e-6 and 0 < off[68] < 4e-3
+    beside_nose, cheekbone = p[70], p[76]
+    assert p[35 - 4, 1] < beside_nose[1] < p[28, 1] and p[36, 0] < beside_nose[0] < p[31, 0]
+    assert cheekbone[0] < p[36, 0] and p[48, 1] < cheekbone[1] < p[36, 1]
+    cheek = data.vertex_masks["cheek"][data.triangles[points.triangle_ids]].any(dim=1)
+    assert cheek[[68, 69, 72, 73, 76, 77]].all() and abs(float(p[79, 0])) < 1e-4
 
 
 def test_dense_set_covers_the_face(data, ibug):

@@ -179,6 +179,8 @@ def main() -> None:
         points_sheet(data, "now7", [View(0.0)], {"radius": 4, "labels": list(range(7)), "font": 14}),
         out / "landmarks_now7.png",
     )
+    extra = {"labels": ["" if i < 68 else i for i in range(85)], "radius": 3, "font": 14}
+    save(points_sheet(data, "realy85", head, extra), out / "landmarks_realy85.png")
     save(points_sheet(data, "dense", head, {}), out / "landmarks_dense.png")
     save(
         points_sheet(data, "iris", eyes, {"radius": 4, "labels": list(range(10)), "font": 14}),

@@ -96,3 +96,21 @@ class FaceFileError(HifaceError):
     """A `face.json` cannot be read or written: missing, damaged, of another kind or of an unknown version."""
 
     status = "face_file"
+
+
+class MeshFileError(HifaceError):
+    """A mesh or its landmarks cannot be read: missing, damaged, empty or not finite."""
+
+    status = "mesh_file"
+
+
+class TopologyError(MeshFileError):
+    """A mesh has other vertices or triangles than its template; the message says what was expected."""
+
+    status = "topology"
+
+
+class EvaluationDataError(HifaceError):
+    """Data of a benchmark does not have the expected layout; the message says what was looked for."""
+
+    status = "evaluation_data"

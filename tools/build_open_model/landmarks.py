@@ -19,6 +19,8 @@ from hiface.morphable.contour import select_contour
 
 from .dense import dense_points
 from .masks import Anatomy, make_masks
+from .realy import MIRROR as REALY_MIRROR
+from .realy import realy85_points
 from .surface import Point, Surface, along_chain, resample, section
 
 VERSION = 2
@@ -66,6 +68,7 @@ def build_landmarks(base: dict[str, Any]) -> dict[str, dict[str, Any]]:
     lines = contour_lines(surface, recipe)
     ibug = ibug68_points(surface, recipe, lines)
     now7 = [ibug[i] for i in NOW7_IN_IBUG68]
+    realy85 = realy85_points(surface, recipe, ibug)
     masks = make_masks(anatomy(surface, recipe, ibug, lines))
     dense, dense_mirror = dense_points(
         surface, recipe_chains(surface, recipe), masks, ibug, list(IBUG_MIRROR)
@@ -74,6 +77,7 @@ def build_landmarks(base: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         "ibug68": _as_set(surface, "ibug68", ibug, list(IBUG_MIRROR)),
         "now7": _as_set(surface, "now7", now7, [3, 2, 1, 0, 4, 6, 5]) | {"ibug68": list(NOW7_IN_IBUG68)},
+        "realy85": _as_set(surface, "realy85", realy85, [*IBUG_MIRROR, *REALY_MIRROR]),
         "dense": _as_set(surface, "dense", dense, dense_mirror),
         "iris": _as_set(surface, "iris", iris, iris_mirror) | {"labels": list(IRIS_LABELS)},
         "contour": _head("contour", surface) | {"lines": [_points(line) for line in lines]},
