@@ -25,6 +25,14 @@ PATTERNS = {
     "loose end": r"\bTODO\b|\bFIXME\b|\bXXX\b",
     "bare except": r"except\s*:",
 }
+# The one file that may name the module; it may not load anything by it but through its own allow-list.
+EXCEPTIONS = {
+    ("pickle", "src/hiface/morphable/safe_pickle.py"): {
+        "import pickle",
+        "pickle.UnpicklingError,",
+        "class _Unpickler(pickle.Unpickler):",
+    }
+}
 BAD_EXAMPLES = {
     "device literal": "x.cuda()",
     "sys.path edit": "sys.path.append(p)",
@@ -49,8 +57,15 @@ def test_source_is_free_of(rule):
         for path in CODE
         for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(PATTERNS[rule], line)
+        and line.strip() not in EXCEPTIONS.get((rule, path.relative_to(ROOT).as_posix()), ())
     ]
     assert not hits, "\n".join(hits)
+
+
+@pytest.mark.parametrize(("rule", "path"), EXCEPTIONS)
+def test_exceptions_are_needed(rule, path):
+    lines = {line.strip() for line in (ROOT / path).read_text(encoding="utf-8").splitlines()}
+    assert EXCEPTIONS[rule, path] == {line for line in lines if re.search(PATTERNS[rule], line)}
 
 
 def test_no_print_outside_the_command():

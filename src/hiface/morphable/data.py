@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -32,10 +33,10 @@ class ContourLines:
 
 @dataclass(frozen=True)
 class MorphableModelData:
-    """Tensors and names of a linear face model with skinning, in metres and object space.
+    """Tensors and names of a linear or bilinear face model with skinning, in metres and object space.
 
     Bases are already multiplied by their standard deviations, so every coefficient is in sigma and N(0, 1)
-    under the model's prior; expression coefficients are 0..1.
+    under the model's prior; expression coefficients are 0..1 or in sigma, see `expression_kind`.
 
     Attributes:
         name: Model name, "open" for the shipped one.
@@ -66,6 +67,12 @@ class MorphableModelData:
         pairs: Name to [P, 2] int64 landmark or vertex pairs (eyelids, lips).
         quads: [Q, 4] int64 quads that the triangles were split from, or None.
         metadata: How the file was made.
+        expression_kind: "unit" for expressions of 0..1, "sigma" for coefficients that are N(0, 1).
+        pose_correctives: [9 (J - 1), V, 3] offsets per entry of R_j - I, row by row, of the joints after the
+            first, added before skinning; or None.
+        joints_expression_basis: [E, J, 3] how expressions move the joints at rest, or None.
+        bilinear_basis: [K, E, V, 3] offsets per product of an identity and an expression coefficient; None
+            where a shape is the sum of identity and expression.
     """
 
     name: str
@@ -96,6 +103,10 @@ class MorphableModelData:
     pairs: Mapping[str, Tensor] = field(default_factory=dict)
     quads: Tensor | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    expression_kind: Literal["unit", "sigma"] = "unit"
+    pose_correctives: Tensor | None = None
+    joints_expression_basis: Tensor | None = None
+    bilinear_basis: Tensor | None = None
 
     def __post_init__(self) -> None:
         v, t, k, e, j = (
@@ -117,9 +128,13 @@ class MorphableModelData:
             "skin_weights": (v, j),
             "triangle_parts": (t,),
             "mirror_vertices": (v,),
+            "pose_correctives": (9 * (j - 1), v, 3),
+            "joints_expression_basis": (e, j, 3),
+            "bilinear_basis": (k, e, v, 3),
         }
         for name, shape in expected.items():
-            got = tuple(getattr(self, name).shape)
+            value = getattr(self, name)
+            got = shape if value is None else tuple(value.shape)
             if got != shape:
                 raise ModelFormatError(f"face model {self.name!r}: {name} must be {shape}, got {got}")
         if self.triangles.max() >= v or self.uv_triangles.max() >= self.uv.shape[0]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import roma
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,9 @@ from hiface.types import FaceMesh, FaceParams, LandmarkSet
 
 class MorphableModel(nn.Module):
     """S = S_mean + identity B_id + expression B_exp;  S_p = LBS(S, pose, J; W);  A = A_mean + albedo B_alb.
+
+    Some models read from files add to S a bilinear term, sum_ke identity_k expression_e B_ke, and before
+    skinning the pose correctives, sum_i vec(R - I)_i C_i (FLAME, Li et al. 2017, equation 1).
 
     Attributes:
         data: The model's tensors (on the CPU, float32) and names.
@@ -36,6 +40,9 @@ class MorphableModel(nn.Module):
     uv: Tensor
     uv_triangles: Tensor
     cells: Tensor
+    pose_correctives: Tensor | None
+    joints_expression_basis: Tensor | None
+    bilinear_basis: Tensor | None
 
     def __init__(self, data: MorphableModelData) -> None:
         super().__init__()
@@ -52,6 +59,9 @@ class MorphableModel(nn.Module):
             "triangles",
             "uv",
             "uv_triangles",
+            "pose_correctives",
+            "joints_expression_basis",
+            "bilinear_basis",
         ):
             self.register_buffer(name, getattr(data, name), persistent=False)
         self.register_buffer("cells", data.triangles if data.quads is None else data.quads, persistent=False)
@@ -67,7 +77,7 @@ class MorphableModel(nn.Module):
 
         Args:
             identity: [*B, k] with k <= K, in sigma.
-            expression: [*B, E], 0..1.
+            expression: [*B, E], 0..1 or in sigma, as `data.expression_kind` says.
 
         Returns:
             [*B, V, 3] metres, object space. Differentiable.
@@ -79,11 +89,22 @@ class MorphableModel(nn.Module):
                 f"{len(self.data.expression_names)} coefficients, got {k} and {expression.shape[-1]}"
             )
         offset = identity @ self.identity_basis[:k].flatten(1) + expression @ self.expression_basis.flatten(1)
+        if self.bilinear_basis is not None:
+            products = (identity[..., :, None] * expression[..., None, :]).flatten(-2)
+            offset = offset + products @ self.bilinear_basis[:k].flatten(0, 1).flatten(1)
         return self.template + offset.unflatten(-1, (-1, 3))
 
-    def joints(self, identity: Tensor) -> Tensor:
-        """Rest joint positions, [*B, J, 3] metres, of an identity [*B, k]."""
+    def joints(self, identity: Tensor, expression: Tensor | None = None) -> Tensor:
+        """Rest joint positions, [*B, J, 3] metres, of an identity [*B, k].
+
+        Args:
+            identity: [*B, k] sigma.
+            expression: [*B, E]; moves the joints only of models with a `joints_expression_basis`. None is the
+                neutral face.
+        """
         offset = identity @ self.joints_identity_basis[: identity.shape[-1]].flatten(1)
+        if self.joints_expression_basis is not None and expression is not None:
+            offset = offset + expression @ self.joints_expression_basis.flatten(1)
         return self.joints_template + offset.unflatten(-1, (-1, 3))
 
     def vertices(self, identity: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
@@ -91,15 +112,19 @@ class MorphableModel(nn.Module):
 
         Args:
             identity: [*B, k] sigma.
-            expression: [*B, E] 0..1.
+            expression: [*B, E] 0..1 or in sigma, as `data.expression_kind` says.
             pose: [*B, J, 3] joint rotations relative to the parent, radians.
 
         Returns:
             [*B, V, 3] metres, object space. Differentiable.
         """
         shape = self.shape(identity, expression)
+        if self.pose_correctives is not None:
+            turned = roma.rotvec_to_rotmat(pose[..., 1:, :])
+            features = (turned - torch.eye(3, dtype=turned.dtype, device=turned.device)).flatten(-3)
+            shape = shape + (features @ self.pose_correctives.flatten(1)).unflatten(-1, (-1, 3))
         return linear_blend_skinning(
-            shape, self.joints(identity), pose, self.data.joint_parents, self.skin_weights
+            shape, self.joints(identity, expression), pose, self.data.joint_parents, self.skin_weights
         )
 
     def forward(self, identity: Tensor, expression: Tensor, pose: Tensor) -> FaceMesh:

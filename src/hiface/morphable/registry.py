@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Face models by name."""
+"""Face models by name or by file."""
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Literal
 
 from hiface.errors import ModelFormatError
 from hiface.morphable.data import MorphableModelData
 from hiface.morphable.model import MorphableModel
 from hiface.morphable.open_model import read_open_model
+from hiface.morphable.readers.detect import read_model
 
 MODELS = {"open": read_open_model}
+_FILES_KEPT = 2  # models are large
 
 
 @cache
@@ -19,19 +22,33 @@ def _data(name: str) -> MorphableModelData:
     return MODELS[name]()
 
 
-def load_model(name: Literal["open"] | str = "open") -> MorphableModel:
+@lru_cache(maxsize=_FILES_KEPT)
+def _data_of_file(path: Path, changed_ns: int) -> MorphableModelData:
+    return read_model(path)
+
+
+def load_model(name: Literal["open"] | str | Path = "open") -> MorphableModel:
     """Loads a face model.
 
     Args:
-        name: "open", the model shipped with hiface.
+        name: "open", the model shipped with hiface; or the path of a model of another project (FLAME, BFM,
+            HIFI3D++, ICT-FaceKit, FaceScape, FaceWarehouse) or of one converted by `hiface models convert`.
+            A file is read again when it has changed.
 
     Returns:
         The model on the CPU in float32. Its tensors are shared between calls: do not change them in place.
 
     Raises:
-        ModelFormatError: There is no model of that name.
-        AssetError: The model's file is missing or damaged.
+        ModelFormatError: There is no model or file of that name, or the file is damaged or of another kind.
+        MissingExtraError: The file's format needs an optional package.
+        AssetError: The open model's file is missing or damaged.
     """
-    if name not in MODELS:
-        raise ModelFormatError(f"unknown face model {name!r}; choose one of {', '.join(MODELS)}")
-    return MorphableModel(_data(name))
+    if str(name) in MODELS:
+        return MorphableModel(_data(str(name)))
+    path = Path(name)
+    if not path.exists():
+        raise ModelFormatError(
+            f"unknown face model {str(name)!r}; choose {', '.join(MODELS)} or the path of a model file "
+            "(hiface models list)"
+        )
+    return MorphableModel(_data_of_file(path.resolve(), path.stat().st_mtime_ns))

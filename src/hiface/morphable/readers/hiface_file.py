@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hiface's own file of a converted model: one safetensors file with everything, nothing in it can run."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from hiface.assets.loader import read_safetensors
+from hiface.errors import AssetError, ModelFormatError, OutputError
+from hiface.morphable.data import ContourLines, MorphableModelData
+from hiface.types import LandmarkSet
+
+FORMAT = "hiface-face-model"
+FORMAT_VERSION = "1"
+_NAMES = (
+    "name",
+    "version",
+    "licence",
+    "expression_names",
+    "joint_names",
+    "joint_parents",
+    "albedo_names",
+    "part_names",
+    "expression_kind",
+)
+_GROUPS = ("vertex_masks", "pairs")
+
+
+def write_model(data: MorphableModelData, path: str | Path) -> Path:
+    """Writes a model whole or not at all.
+
+    Args:
+        data: The model; its licence goes into the file's metadata.
+        path: File to write (.safetensors) or replace.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    path = Path(path)
+    tensors: dict[str, Tensor] = {}
+    for item in fields(data):
+        value = getattr(data, item.name)
+        if isinstance(value, Tensor):
+            tensors[item.name] = value
+    for group in _GROUPS:
+        tensors |= {f"{group}.{key}": value for key, value in getattr(data, group).items()}
+    for points in data.landmark_sets.values():
+        tensors |= _points(f"landmark_sets.{points.name}", points)
+    if data.contour is not None:
+        tensors |= _points("contour", data.contour.points)
+        tensors["contour.valid"] = data.contour.valid
+    head = {key: getattr(data, key) for key in _NAMES}
+    meta = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "licence": data.licence,
+        "names": json.dumps(head),
+        "metadata": json.dumps(dict(data.metadata)),
+    }
+    replace_file(path, save({key: _own(value) for key, value in tensors.items()}, meta))
+    return path
+
+
+def read_model_file(path: str | Path, dtype: torch.dtype | None = None) -> MorphableModelData:
+    """Reads a file of `write_model`.
+
+    Args:
+        path: The file.
+        dtype: Of the floating tensors; that of the file if None.
+
+    Raises:
+        ModelFormatError: Damaged, of another kind or of an unknown version.
+    """
+    path = Path(path)
+    try:
+        tensors, meta = read_safetensors(path)
+    except AssetError as error:
+        raise ModelFormatError(f"{path}: expected a whole face-model file: {error}") from error
+    if meta.get("format") != FORMAT:
+        raise ModelFormatError(
+            f"{path.name}: expected a face model written by 'hiface models convert', found a safetensors "
+            "file of another kind"
+        )
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise ModelFormatError(
+            f"{path.name}: expected version {FORMAT_VERSION} of the face-model file, found "
+            f"{meta.get('format_version')}; convert the original again with this hiface"
+        )
+    try:
+        return _data(_in_dtype(tensors, dtype), json.loads(meta["names"]), json.loads(meta["metadata"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFormatError(
+            f"{path.name}: a part of the face model is missing or damaged ({type(error).__name__}: {error}); "
+            "convert the original again"
+        ) from error
+
+
+def _data(tensors: dict[str, Tensor], head: dict[str, Any], metadata: dict[str, str]) -> MorphableModelData:
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in head.items()}
+    values |= {item.name: tensors[item.name] for item in fields(MorphableModelData) if item.name in tensors}
+    for group in _GROUPS:
+        values[group] = {
+            k.removeprefix(f"{group}."): v for k, v in tensors.items() if k.startswith(f"{group}.")
+        }
+    ends = [k.removesuffix(".barycentric") for k in tensors if k.endswith(".barycentric")]
+    sets = [
+        _set(key.removeprefix("landmark_sets."), key, tensors)
+        for key in ends
+        if key.startswith("landmark_sets.")
+    ]
+    contour = None
+    if "contour.valid" in tensors:
+        contour = ContourLines(_set("contour", "contour", tensors), tensors["contour.valid"])
+    return MorphableModelData(
+        **values, landmark_sets={points.name: points for points in sets}, contour=contour, metadata=metadata
+    )
+
+
+def _points(key: str, points: LandmarkSet) -> dict[str, Tensor]:
+    found = {f"{key}.triangle_ids": points.triangle_ids, f"{key}.barycentric": points.barycentric}
+    return found if points.mirror is None else found | {f"{key}.mirror": points.mirror}
+
+
+def _set(name: str, key: str, tensors: dict[str, Tensor]) -> LandmarkSet:
+    mirror = tensors.get(f"{key}.mirror")
+    return LandmarkSet(name, tensors[f"{key}.triangle_ids"], tensors[f"{key}.barycentric"], mirror)
+
+
+def _in_dtype(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    if dtype is None:
+        return tensors
+    return {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def _own(value: Tensor) -> Tensor:
+    """A contiguous copy: safetensors refuses tensors that share memory."""
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def replace_file(path: Path, content: bytes) -> Path:
+    """Writes a file whole or not at all; missing folders are made.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error}); choose another file"
+        ) from error
+    return path
