@@ -16,10 +16,11 @@ LAYERS = [
     {"render"},
     {"detail"},
     {"networks", "losses", "data", "synthetic"},
-    {"training", "fitting"},
+    {"training", "fitting", "transfer"},
     {"evaluation", "export", "animation"},
     {"result", "saving"},
     {"reconstructor"},
+    {"methods"},
     {"cli", "app"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

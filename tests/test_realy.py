@@ -9,7 +9,6 @@ import torch
 
 import hiface
 from hiface.errors import EvaluationDataError, ShapeError
-from hiface.evaluation.metrics.nonrigid import Keypoints, deform_to_points
 from hiface.evaluation.metrics.realy import (
     REGIONS,
     PredictedMesh,
@@ -22,8 +21,10 @@ from hiface.evaluation.metrics.realy import (
     regional_alignment,
     similarity,
 )
+from hiface.geometry import nonrigid
 from hiface.geometry.closest import SurfaceTree
 from hiface.geometry.mesh_files import PlainMesh
+from hiface.geometry.nonrigid import Keypoints, deform_to_points
 from hiface.geometry.procrustes import Similarity
 from scans import UNIT_M, keypoints, predicted, region_masks, shape, subject
 
@@ -75,7 +76,11 @@ def bent_by_the_book(vertices, triangles, targets, ids=None, places=None):
 
 
 @pytest.mark.parametrize("pulled", [False, True])
-def test_bending_follows_the_published_equations(pulled):
+@pytest.mark.parametrize("tolerance, off", [(None, 1e-5), (1e-10, 1e-5), (nonrigid._TOLERANCE, 1e-2)])
+def test_bending_follows_the_published_equations(monkeypatch, pulled, tolerance, off):
+    if tolerance is not None:  # by conjugate gradients, as larger meshes are
+        monkeypatch.setattr(nonrigid, "_SAMPLES", 12)
+        monkeypatch.setattr(nonrigid, "_TOLERANCE", tolerance)
     gen = torch.Generator().manual_seed(3)
     x, y = torch.meshgrid(torch.arange(9.0), torch.arange(9.0), indexing="ij")
     flat = torch.stack([x.ravel(), y.ravel(), 0.1 * x.ravel() ** 2], dim=1).double() * 0.7
@@ -88,7 +93,7 @@ def test_bending_follows_the_published_equations(pulled):
     places = targets[ids] + 0.2 if pulled else None
     found = deform_to_points(flat, triangles, targets, Keypoints(ids, places) if pulled else None)
     expected = bent_by_the_book(flat, triangles, targets, ids, None if places is None else places.numpy())
-    assert np.abs(found.numpy() - expected).max() < 1e-5
+    assert np.abs(found.numpy() - expected).max() < off
     assert np.abs(expected - flat.numpy()).max() > 0.3
 
 

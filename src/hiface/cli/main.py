@@ -8,7 +8,7 @@ import sys
 import tyro
 from rich.console import Console
 
-from hiface.cli import animate, basis, info, reconstruct, relight, synth, train
+from hiface.cli import animate, basis, bench, evaluate, info, models, reconstruct, relight, synth, train
 from hiface.errors import HifaceError
 
 COMMANDS = {
@@ -18,6 +18,10 @@ COMMANDS = {
     "synth": synth.synth,
     "train": train.train,
     "basis": basis.basis,
+    "bench": bench.bench,
+    "eval": evaluate.evaluate,
+    "compare": evaluate.compare,
+    "models": models.models,
     "info": info.info,
 }
 

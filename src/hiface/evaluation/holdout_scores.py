@@ -4,30 +4,23 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.assets import load_json_asset
 from hiface.data.crop_arrays import to_picture
 from hiface.data.crops import CropFrame, box_of_points, eye_roll, frame_of_points
 from hiface.errors import ShapeError
 from hiface.evaluation.holdout import HeldFaces, SubsetLimits, subsets
-from hiface.evaluation.landmarks import match_boxes
+from hiface.evaluation.landmarks import landmark_groups, match_boxes
 from hiface.networks.detect import FaceDetector
 from hiface.networks.looks import LandmarkReader
 
 JITTER = (0.02, 0.03, 0.05)  # standard deviation of shift (crop sides), log scale, roll (radians)
 _CLOSED_GAP, _CLOSED_BLINK, _OPEN_BLINK, _OPEN_JAW = 0.15, 0.7, 0.3, 0.3
 _BATCH = 32
-
-
-@lru_cache(maxsize=1)
-def _groups() -> dict[str, Any]:
-    return load_json_asset("landmarks/ibug68_groups.json")
 
 
 def jittered_frames(points_px: Tensor, scale: float, seed: int) -> CropFrame:
@@ -128,7 +121,7 @@ def point_errors(pred_px: Tensor, faces: HeldFaces) -> dict[str, Tensor]:
         raise ShapeError(f"expected points {tuple(faces.points_px.shape)}, got {tuple(pred_px.shape)}")
     distance = (pred_px - faces.points_px).norm(dim=-1)
     out = {}
-    for name, part in (("inner51", slice(len(_groups()["jaw"]), 68)), ("dense", slice(68, None))):
+    for name, part in (("inner51", slice(len(landmark_groups()["jaw"]), 68)), ("dense", slice(68, None))):
         seen = faces.visible[:, part].float()
         out[name] = distance[:, part].mean(dim=1) / faces.space_px
         out[f"{name}_visible"] = (distance[:, part] * seen).sum(dim=1) / seen.sum(dim=1) / faces.space_px
@@ -169,7 +162,7 @@ def openings(points68: Tensor) -> Tensor:
     Returns:
         [*B, 3] mean distance of the pairs, same unit.
     """
-    groups = _groups()
+    groups = landmark_groups()
     gaps = []
     for pairs in (*groups["lid_pairs_right_left"], groups["lip_pairs"]):
         first, second = torch.tensor(pairs).unbind(dim=1)
@@ -190,7 +183,7 @@ def opening_subsets(faces: HeldFaces) -> dict[str, Tensor]:
     """
     names, values = faces.expression_names, faces.expression
     blink = torch.stack([values[:, names.index(f"eyeBlink{side}")] for side in ("Right", "Left")], dim=1)
-    corners = torch.tensor(_groups()["eye_corners"])
+    corners = torch.tensor(landmark_groups()["eye_corners"])
     points = faces.points_px[:, :68]
     width = (points[:, corners[:, 0]] - points[:, corners[:, 1]]).norm(dim=-1)
     closed = (openings(points)[:, :2] < _CLOSED_GAP * width) | (blink > _CLOSED_BLINK)

@@ -16,7 +16,8 @@ from hiface.networks.boxes import iou_matrix
 
 
 @lru_cache(maxsize=1)
-def _groups() -> dict[str, Any]:
+def landmark_groups() -> dict[str, Any]:
+    """Groups of the 68 points: jaw, eye corners, pairs of lids and lips."""
     return load_json_asset("landmarks/ibug68_groups.json")
 
 
@@ -43,13 +44,13 @@ def nme(pred: Tensor, truth: Tensor, norm: Tensor) -> Tensor:
 
 def eye_distance(landmarks68: Tensor) -> Tensor:
     """Distance of the outer eye corners: [*B, 68, 2] to [*B]."""
-    right, left = _groups()["outer_eye_corners"]
+    right, left = landmark_groups()["outer_eye_corners"]
     return (landmarks68[..., right, :] - landmarks68[..., left, :]).norm(dim=-1)
 
 
 def nme51(pred68: Tensor, truth68: Tensor) -> Tensor:
     """Error of the inner 51 points over the outer eye distance: [*B, 68, 2] twice to [*B]."""
-    first = len(_groups()["jaw"])
+    first = len(landmark_groups()["jaw"])
     return nme(pred68[..., first:, :], truth68[..., first:, :], eye_distance(truth68))
 
 
@@ -62,7 +63,7 @@ def offset_free_error(offsets: Tensor) -> float:
     Returns:
         Same unit; what is left where references define points otherwise. NaN without faces.
     """
-    inner = offsets[:, len(_groups()["jaw"]) :]
+    inner = offsets[:, len(landmark_groups()["jaw"]) :]
     return float((inner - inner.mean(dim=0)).norm(dim=-1).mean())
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from hiface.assets import load_json_asset
 from hiface.errors import EvaluationDataError, ShapeError
-from hiface.evaluation.metrics.nonrigid import Keypoints, deform_to_points
 from hiface.geometry.closest import SurfaceTree
 from hiface.geometry.mesh_files import PlainMesh
+from hiface.geometry.nonrigid import Keypoints, deform_to_points
 from hiface.geometry.procrustes import Similarity
 
 REGIONS = ("nose", "mouth", "forehead", "cheek")

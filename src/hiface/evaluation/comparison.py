@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several runs on one benchmark side by side: a table and a picture."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from hiface.errors import EvaluationDataError, MissingExtraError
+from hiface.evaluation.metrics.realy import REGIONS
+
+_TENTH_MM = 0.1
+
+
+def figures_of(result: dict[str, Any]) -> dict[str, float]:
+    """What a run is compared by, by column; smaller is better in all of them.
+
+    Args:
+        result: Content of a result.json.
+    """
+    summary, benchmark = result["summary"], result["benchmark"]
+    if benchmark == "realy":
+        table = summary.get("bent", {})
+        return {f"{name}, mm": table[name]["mean"] for name in ("all", *REGIONS) if name in table}
+    if benchmark.startswith("now"):
+        pooled = summary.get("all", {})
+        return {f"{name}, mm": pooled[name] for name in ("median", "mean", "std") if name in pooled}
+    if benchmark == "landmarks":
+        keys = (("nme51", "inner 51, %"), ("nme68", "all 68, %"))
+        found = {label: summary[key]["mean_percent"] for key, label in keys if key in summary}
+        return {label: value for label, value in found.items() if value is not None}
+    kinds = [kind for kind in ("true", "bent", "rigid", "global", "now") if kind in summary]
+    figures = {f"{kind}, mm": summary[kind]["all"] for kind in kinds}
+    if "nme51_percent" in summary:
+        figures["inner 51, %"] = summary["nme51_percent"]
+    if "other" in summary.get("detail_um", {}):
+        figures["other wrinkles, um"] = summary["detail_um"]["other"]
+    return figures
+
+
+def markdown_table(results: list[dict[str, Any]]) -> str:
+    """A row for each run, a column for each figure, with found pictures and time.
+
+    Raises:
+        EvaluationDataError: The runs are not on one version of one benchmark.
+    """
+    check_alike(results)
+    rows = [figures_of(result) for result in results]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [
+        f"| method | {' | '.join(columns)} | pictures | seconds |",
+        "| --- |" + " --- |" * (len(columns) + 2),
+    ]
+    for result, row in zip(results, rows, strict=True):
+        values = " | ".join(f"{row[name]:.3f}" if name in row else "" for name in columns)
+        scored, total = result["statuses"].get("ok", 0), sum(result["statuses"].values())
+        seconds = "" if result.get("median_seconds") is None else f"{result['median_seconds']:.2f}"
+        lines.append(f"| {result['method']} | {values} | {scored} of {total} | {seconds} |")
+    return "\n".join(lines) + "\n"
+
+
+def check_alike(results: list[dict[str, Any]]) -> None:
+    """Raises EvaluationDataError unless all results are of one version of one benchmark."""
+    kinds = {(result["benchmark"], result.get("benchmark_version")) for result in results}
+    if len(kinds) != 1:
+        found = ", ".join(sorted(f"{name} version {version}" for name, version in kinds))
+        raise EvaluationDataError(f"results of one benchmark can be compared, these are of {found or 'none'}")
+
+
+def plot(results: list[dict[str, Any]]) -> bytes:
+    """The comparison as a PNG: for NoW the share of vertices below a distance, else bars.
+
+    Raises:
+        EvaluationDataError: The runs are not on one version of one benchmark.
+        MissingExtraError: matplotlib is not installed.
+    """
+    check_alike(results)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("plots need matplotlib; type: pip install 'hiface[eval]'") from error
+    figure = Figure(figsize=(7.5, 4.2), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    if results[0]["benchmark"].startswith("now"):
+        for result in results:
+            below = np.array(result["summary"]["all"]["below_tenths_of_mm"])
+            axes.plot(_TENTH_MM * np.arange(1, len(below) + 1), 100 * below, label=result["method"])
+        axes.set(
+            xlabel="distance to the prediction, mm", ylabel="vertices of scans below it, %", ylim=(0, 100)
+        )
+    else:
+        rows = [figures_of(result) for result in results]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        width = 0.8 / len(results)
+        for i, (result, row) in enumerate(zip(results, rows, strict=True)):
+            places = np.arange(len(columns)) + (i - 0.5 * (len(results) - 1)) * width
+            axes.bar(places, [row.get(name, np.nan) for name in columns], width, label=result["method"])
+        axes.set_xticks(np.arange(len(columns)), columns, rotation=20, ha="right")
+    axes.set_title(f"{results[0]['benchmark']}, version {results[0].get('benchmark_version')}")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend()
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""REALY on the user's own copy of its data.
+
+    DATA/REALY_HIFI3D_keypoints/<subject>.obj        85 vertices
+    DATA/REALY_scan_region/<subject>/{nose,mouth,forehead,cheek}.obj
+    DATA/metrical_scale.txt                          a number for each subject, millimetres in a unit of the
+    scan IMAGES/<subject>.jpg or <subject>_<view>.jpg
+
+Predictions are what the published evaluation reads: <image>.obj for each picture, all with the vertices of
+`template.obj`, and `template.txt` with its 85 keypoints, a row [triangle, w0, w1] each.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiface.data.images import IMAGE_SUFFIXES
+from hiface.errors import EvaluationDataError, MeshFileError, TopologyError
+from hiface.evaluation.method import Prediction
+from hiface.evaluation.metrics.realy import (
+    ESTIMATORS,
+    N_KEYPOINTS,
+    REGIONS,
+    PredictedMesh,
+    Subject,
+    realy_errors,
+)
+from hiface.evaluation.protocols.base import Item, the_face
+from hiface.export.atomic import atomic_write_text
+from hiface.geometry.mesh_files import PlainMesh, obj_text, read_mesh, read_points
+from hiface.types import LandmarkSet
+
+KEYPOINT_SET = "realy85"
+_KEYPOINTS, _SCANS, _SCALE = "REALY_HIFI3D_keypoints", "REALY_scan_region", "metrical_scale.txt"
+_TEMPLATE = "template"
+_STRANGE_SHARE = 0.01  # of triangles, that a program may have split otherwise
+
+
+@dataclass(frozen=True)
+class RealyBenchmark:
+    """REALY.
+
+    Attributes:
+        data: Folder with keypoints and regions of scans.
+        images: Folder of pictures, or None to score predictions that are there already.
+        template: Template of predictions made elsewhere, with a .txt of the same name beside it; for those
+            of this program it is written by itself.
+        mask: File with a 0 or 1 for each vertex of the template: where the prediction is measured.
+    """
+
+    data: Path
+    images: Path | None = None
+    template: Path | None = None
+    mask: Path | None = None
+    predicted: Path | None = None
+    name: str = "realy"
+    version: int = 1
+
+    def items(self) -> list[Item]:
+        """Pictures, or predictions where there is no folder of pictures, by subject and view."""
+        _check_layout(self.data)
+        folder, suffixes = (
+            (self.images, IMAGE_SUFFIXES) if self.images is not None else (self.predicted, (".obj",))
+        )
+        if folder is None or not folder.is_dir():
+            raise EvaluationDataError(f"REALY needs a folder of pictures; {folder} is none (--images)")
+        files = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and _number(p) is not None]
+        if not files:
+            raise EvaluationDataError(
+                f"{folder} holds no file called after a subject, such as 1.jpg or 12_3.jpg"
+            )
+        files.sort(key=lambda path: (int(path.stem.split("_")[0]), path.stem))
+        return [Item(path.stem, path if self.images is not None else None) for path in files]
+
+    def save(self, found: list[Prediction], item: Item, folder: Path) -> None:
+        """Writes <image>.obj, and the template with its keypoints before the first."""
+        prediction = the_face(found)
+        mesh, points = prediction.mesh(), prediction.keypoints.get(KEYPOINT_SET)
+        if mesh is None or points is None:
+            raise TopologyError(
+                f"REALY needs a mesh with the keypoints {KEYPOINT_SET!r}; this method has none"
+            )
+        if not (folder / f"{_TEMPLATE}.txt").is_file():
+            atomic_write_text(folder / f"{_TEMPLATE}.obj", obj_text(mesh.vertices, mesh.triangles))
+            atomic_write_text(folder / f"{_TEMPLATE}.txt", keypoint_text(points))
+        atomic_write_text(folder / f"{item.name}.obj", obj_text(mesh.vertices, mesh.triangles))
+
+    def saved(self, item: Item, folder: Path) -> list[Path]:
+        """The mesh and its template."""
+        template = self.template or folder / f"{_TEMPLATE}.obj"
+        files = [folder / f"{item.name}.obj", template, template.with_suffix(".txt")]
+        return files if files[0].is_file() else []
+
+    def score(self, item: Item, folder: Path) -> dict[str, Any]:
+        """Region to estimator to millimetres."""
+        template, points = read_template(self.template or folder / f"{_TEMPLATE}.obj")
+        mesh = read_mesh(folder / f"{item.name}.obj")
+        check_topology(mesh, template, f"{item.name}.obj")
+        places = points.positions(mesh.vertices, template.triangles)
+        predicted = PredictedMesh(mesh.vertices, mesh.triangles, places, self._measured(mesh))
+        return realy_errors(predicted, self.subject(item.name.split("_")[0]))
+
+    def _measured(self, mesh: PlainMesh) -> Tensor | None:
+        if self.mask is None:
+            return None
+        try:
+            values = np.loadtxt(self.mask, delimiter=",").ravel()
+        except (OSError, ValueError) as error:
+            raise MeshFileError(f"{self.mask} is not a list of 0 and 1 ({error})") from error
+        if len(values) != len(mesh.vertices):
+            raise TopologyError(
+                f"{self.mask} has {len(values)} values; the mesh has {len(mesh.vertices)} vertices"
+            )
+        return torch.from_numpy(values == 1)[mesh.triangles].all(dim=1)
+
+    def subject(self, name: str) -> Subject:
+        """Ground truth of a subject; raises EvaluationDataError or MeshFileError where it is not whole."""
+        if not 1 <= int(name) <= len(self._scales):
+            raise EvaluationDataError(f"there is no subject {name}; {_SCALE} has {len(self._scales)} numbers")
+        keypoints = read_points(self.data / _KEYPOINTS / f"{name}.obj")
+        regions = {region: read_mesh(self.data / _SCANS / name / f"{region}.obj") for region in REGIONS}
+        return Subject(name, keypoints, regions, float(self._scales[int(name) - 1]))
+
+    @cached_property
+    def _scales(self) -> np.ndarray:
+        words = (self.data / _SCALE).read_text(encoding="utf-8").split()
+        try:
+            return np.array(words, dtype=np.float64)
+        except ValueError as error:
+            raise EvaluationDataError(f"{self.data / _SCALE} is not a list of numbers ({error})") from error
+
+    def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Mean, median and sample standard deviation of each region; "all" is the mean of the four means."""
+        summary: dict[str, Any] = {"count": len(rows)}
+        for estimator in ESTIMATORS if rows else ():
+            table = {}
+            for region in REGIONS:
+                values = np.array([row["scores"][region][estimator] for row in rows])
+                table[region] = {
+                    "mean": float(values.mean()),
+                    "median": float(np.median(values)),
+                    "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+                }
+            table["all"] = {"mean": float(np.mean([table[region]["mean"] for region in REGIONS]))}
+            summary[estimator] = table
+        return summary
+
+    def table(self, summary: dict[str, Any]) -> list[list[str]]:
+        """Rows of estimators, columns of regions, millimetres."""
+        head = ["mm", "all", *REGIONS]
+        names = {
+            "bent": "REALY (non-rigid)",
+            "rigid": "closest point, region aligned",
+            "global": "closest point, 7 points",
+        }
+        rows = [
+            [names[e], *(f"{summary[e][column]['mean']:.3f}" for column in ("all", *REGIONS))]
+            for e in ESTIMATORS
+            if e in summary
+        ]
+        return [head, *rows]
+
+
+def check_topology(mesh: PlainMesh, template: PlainMesh, name: str) -> None:
+    """Raises TopologyError if a mesh has not the template's vertices in the template's order."""
+    if mesh.vertices.shape != template.vertices.shape:
+        raise TopologyError(
+            f"{name} has {len(mesh.vertices)} vertices, its template {len(template.vertices)}; "
+            "write meshes without merging or splitting vertices"
+        )
+    known = {tuple(sorted(row)) for row in template.triangles.tolist()}
+    strange = sum(tuple(sorted(row)) not in known for row in mesh.triangles.tolist())
+    if strange > _STRANGE_SHARE * len(mesh.triangles):
+        raise TopologyError(
+            f"{strange} of the {len(mesh.triangles)} triangles of {name} are not its template's; "
+            "write meshes without reordering vertices"
+        )
+
+
+def keypoint_text(points: LandmarkSet) -> str:
+    """Keypoints as REALY's template files have them: rows [triangle, w0, w1] in JSON."""
+    weights = points.barycentric.double()
+    rows = [
+        [int(triangle), float(w[0]), float(w[1])]
+        for triangle, w in zip(points.triangle_ids, weights, strict=True)
+    ]
+    return json.dumps(rows) + "\n"
+
+
+def read_template(path: Path) -> tuple[PlainMesh, LandmarkSet]:
+    """Template mesh and the 85 keypoints of the .txt beside it.
+
+    Raises:
+        MeshFileError: One of the files is missing or damaged.
+        TopologyError: Keypoints are missing or lie on triangles that the template does not have.
+    """
+    mesh = read_mesh(path)
+    listed = path.with_suffix(".txt")
+    try:
+        rows = np.array(json.loads(listed.read_text(encoding="utf-8")), dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise MeshFileError(f"{listed} cannot be read as rows [triangle, w0, w1] ({error})") from error
+    if rows.shape != (N_KEYPOINTS, 3):
+        raise TopologyError(
+            f"{listed} must have {N_KEYPOINTS} rows of 3 numbers, it has the shape {rows.shape}"
+        )
+    ids = torch.from_numpy(rows[:, 0]).long()
+    if int(ids.min()) < 0 or int(ids.max()) >= len(mesh.triangles):
+        raise TopologyError(
+            f"{listed} names triangles that {path.name} ({len(mesh.triangles)}) does not have"
+        )
+    weights = torch.from_numpy(np.column_stack([rows[:, 1:], 1.0 - rows[:, 1] - rows[:, 2]]))
+    return mesh, LandmarkSet(KEYPOINT_SET, ids, weights)
+
+
+def _number(path: Path) -> int | None:
+    head = path.stem.split("_")[0]
+    return int(head) if head.isdecimal() else None
+
+
+def _check_layout(data: Path) -> None:
+    missing = [name for name in (_KEYPOINTS, _SCANS, _SCALE) if not (data / name).exists()]
+    if missing:
+        raise EvaluationDataError(
+            f"{data} is not REALY's data: there is no {' and no '.join(missing)}; request the benchmark at "
+            "realy3dface.com and put metrical_scale.txt of its repository beside the folders"
+        )

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two loops that remember: predictions of a method on a benchmark's pictures, and their scores.
+
+    OUT/predictions/...        what the method said, in the benchmark's own layout, with a note for each
+    picture OUT/scores/<name>.json     what it scored, with the hash of the files that were scored
+    OUT/result.json            everything, with versions and the command
+
+Both loops leave whole files only and go on where they were stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hiface import __version__
+from hiface.errors import HifaceError, OutputError
+from hiface.evaluation.method import Method
+from hiface.evaluation.protocols.base import Benchmark, Item, photo_of
+from hiface.export.atomic import atomic_write_text
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run of one method on one benchmark is kept.
+
+    Attributes:
+        root: Its folder.
+        made_elsewhere: Folder of predictions of another program, or None for `root`/predictions.
+    """
+
+    root: Path
+    made_elsewhere: Path | None = None
+
+    @property
+    def predictions(self) -> Path:
+        """Files of the predictions."""
+        return self.made_elsewhere or self.root / "predictions"
+
+    def note(self, item: Item) -> Path:
+        """What became of one picture."""
+        return self.root / "notes" / f"{item.name}.json"
+
+    def scores(self, item: Item) -> Path:
+        """Scores of one picture."""
+        return self.root / "scores" / f"{item.name}.json"
+
+    @property
+    def result(self) -> Path:
+        """Everything."""
+        return self.root / "result.json"
+
+
+def predict(benchmark: Benchmark, method: Method, folder: RunFolder, advance: Callable[[str], None]) -> None:
+    """Runs the method on every picture that has no prediction yet.
+
+    A picture that cannot be used, or where no face is found, becomes a note with a status and is not tried
+    again.
+
+    Args:
+        benchmark: Protocol and data.
+        method: What to run; loaded when the first picture needs it.
+        folder: Where predictions go.
+        advance: Called with the name of a picture when it is done.
+
+    Raises:
+        HifaceError: The method cannot be loaded, or the data or the folder cannot be used.
+    """
+    loaded = False
+    for item in benchmark.items():
+        if not _predicted(benchmark, item, folder):
+            if not loaded:
+                method.load()
+                loaded = True
+            _predict_one(benchmark, method, item, folder)
+        advance(item.name)
+
+
+def _predicted(benchmark: Benchmark, item: Item, folder: RunFolder) -> bool:
+    note = _read_json(folder.note(item))
+    if note is None:
+        return False
+    return note["status"] != "ok" or bool(benchmark.saved(item, folder.predictions))
+
+
+def _predict_one(benchmark: Benchmark, method: Method, item: Item, folder: RunFolder) -> None:
+    started = time.perf_counter()
+    note: dict[str, Any] = {"name": item.name, "method": method.name}
+    try:
+        photo = photo_of(item)
+        found = method.reconstruct(photo)
+        note["seconds"] = round(time.perf_counter() - started, 4)
+        benchmark.save(found, item, folder.predictions)
+        note["status"] = "ok"
+    except OutputError:
+        raise
+    except HifaceError as error:
+        note.update(status=error.status, reason=str(error))
+    atomic_write_text(folder.note(item), json.dumps(note, indent=1) + "\n")
+
+
+def score(
+    benchmark: Benchmark, folder: RunFolder, workers: int, advance: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Scores every saved prediction whose files have changed since they were scored.
+
+    Args:
+        benchmark: Protocol and data.
+        folder: Run.
+        workers: Processes; 1 scores in this one.
+        advance: Called with the name of a picture when it is done.
+
+    Returns:
+        A row per picture, in the benchmark's order: name, status, and the scores or a reason.
+
+    Raises:
+        HifaceError: The data or the folder cannot be used.
+    """
+    items = benchmark.items()
+    waiting = []
+    for item in items:
+        if _needs_score(benchmark, item, folder):
+            waiting.append(item)
+        else:
+            advance(item.name)
+    for item in _scored(benchmark, folder, waiting, workers):
+        advance(item.name)
+    return [_row(item, folder) for item in items]
+
+
+def _needs_score(benchmark: Benchmark, item: Item, folder: RunFolder) -> bool:
+    files = benchmark.saved(item, folder.predictions)
+    old = _read_json(folder.scores(item))
+    if not files:
+        return False
+    return old is None or old["of"] != _fingerprint(benchmark, files)
+
+
+def _scored(benchmark: Benchmark, folder: RunFolder, items: list[Item], workers: int) -> Iterator[Item]:
+    if workers <= 1 or len(items) <= 1:
+        for item in items:
+            _score_one(benchmark, item, folder)
+            yield item
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(items)), context, _one_thread) as pool:
+        try:
+            jobs = {pool.submit(_score_one, benchmark, item, folder): item for item in items}
+            for job in as_completed(jobs):
+                job.result()
+                yield jobs[job]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _score_one(benchmark: Benchmark, item: Item, folder: RunFolder) -> None:
+    started = time.perf_counter()
+    content: dict[str, Any] = {"of": _fingerprint(benchmark, benchmark.saved(item, folder.predictions))}
+    try:
+        content.update(status="ok", scores=benchmark.score(item, folder.predictions))
+    except OutputError:
+        raise
+    except HifaceError as error:
+        content.update(status=error.status, reason=str(error))
+    content["seconds"] = round(time.perf_counter() - started, 3)
+    atomic_write_text(folder.scores(item), json.dumps(content, indent=1) + "\n")
+
+
+def _row(item: Item, folder: RunFolder) -> dict[str, Any]:
+    scored, note = _read_json(folder.scores(item)), _read_json(folder.note(item))
+    row: dict[str, Any] = {"name": item.name}
+    if scored is not None:
+        row.update({key: scored[key] for key in ("status", "scores", "reason") if key in scored})
+    elif note is not None:
+        row.update(status=note["status"], reason=note.get("reason", ""))
+    else:
+        row.update(status="missing", reason="there is no prediction of this picture")
+    if note is not None and "seconds" in note:
+        row["seconds"] = note["seconds"]
+    return row
+
+
+def write_result(
+    benchmark: Benchmark, method_name: str, rows: list[dict[str, Any]], folder: RunFolder, command: str
+) -> dict[str, Any]:
+    """Writes OUT/result.json and returns its content.
+
+    Args:
+        benchmark: Protocol.
+        method_name: What was measured.
+        rows: From `score`.
+        folder: Run.
+        command: The command line, to be kept with the figures.
+    """
+    statuses: dict[str, int] = {}
+    for row in rows:
+        statuses[row["status"]] = statuses.get(row["status"], 0) + 1
+    seconds = [row["seconds"] for row in rows if "seconds" in row]
+    result = {
+        "format": FORMAT_VERSION,
+        "benchmark": benchmark.name,
+        "benchmark_version": benchmark.version,
+        "method": method_name,
+        "command": command,
+        "hiface": __version__,
+        "commit": commit(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "statuses": statuses,
+        "median_seconds": float(torch.tensor(seconds).median()) if seconds else None,
+        "summary": benchmark.summarise([row for row in rows if row["status"] == "ok"]),
+        "rows": rows,
+    }
+    atomic_write_text(folder.result, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def machine() -> str:
+    """Processor and number of cores, without the name of the computer."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {multiprocessing.cpu_count()} threads, {platform.system()}"
+
+
+def commit() -> str | None:
+    """Commit of the source tree that is running, or None outside of one."""
+    here = Path(__file__).parent
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None if run.returncode == 0 else None
+
+
+def _fingerprint(benchmark: Benchmark, files: list[Path]) -> str:
+    digest = hashlib.sha256(f"{benchmark.name} {benchmark.version}".encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods by name; their packages are imported when they are loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hiface.errors import OptionError
+from hiface.evaluation.method import Method
+from hiface.methods.eos_fit import EosMethod
+from hiface.methods.folder import FolderMethod
+from hiface.methods.landmark_fit import LandmarkFitMethod
+from hiface.methods.mean_face import MeanFaceMethod
+from hiface.methods.mediapipe_landmarker import MediapipeMethod
+from hiface.methods.options import FOLDER, METHOD_NAMES, MethodOptions
+from hiface.methods.ours import HifaceMethod
+
+
+def make_method(text: str, options: MethodOptions | None = None) -> Method:
+    """A method by its name; nothing is read before its `load`.
+
+    Args:
+        text: One of `METHOD_NAMES`; "folder:PATH" with the folder of meshes.
+        options: What it may need.
+
+    Returns:
+        The method.
+
+    Raises:
+        OptionError: There is no such method.
+    """
+    options = options or MethodOptions()
+    name = text.strip()
+    if name == "hiface" or name == "hiface-refine":
+        return HifaceMethod(name, options.weights, options.device)
+    if name == "hiface-fit":
+        return HifaceMethod(name, device=options.device)
+    if name == "mean":
+        return MeanFaceMethod()
+    if name == "landmarks":
+        return LandmarkFitMethod()
+    if name == "eos":
+        return EosMethod(options.eos_share)
+    if name == "mediapipe":
+        return MediapipeMethod(options.mediapipe_model)
+    if name.startswith(FOLDER) and len(name) > len(FOLDER):
+        return FolderMethod(Path(name.removeprefix(FOLDER)), options.template)
+    raise OptionError(f"unknown method {text!r}; choose one of {', '.join(METHOD_NAMES)}")
