@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hiface.errors import MeshFileError, MissingExtraError
+from hiface.geometry.obj_files import parse_obj
 
 MESH_SUFFIXES = (".obj", ".ply")
-_OTHER_INDICES = re.compile(r"/\S*")
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,11 @@ def read_mesh(path: str | Path) -> PlainMesh:
         raise MeshFileError(f"{path} is not a mesh; expected one of {', '.join(MESH_SUFFIXES)}")
     if not path.is_file():
         raise MeshFileError(f"{path} does not exist; check the path")
-    try:
-        vertices, triangles = _read_obj(path) if path.suffix.lower() == ".obj" else _read_ply(path)
-    except (ValueError, IndexError, OSError, RuntimeError) as error:
-        raise MeshFileError(f"{path} is damaged or not a mesh ({error})") from error
+    if path.suffix.lower() == ".obj":
+        mesh = parse_obj(path)
+        vertices, triangles = mesh.vertices, mesh.triangles
+    else:
+        vertices, triangles = _read_ply(path)
     if not len(vertices) or not len(triangles):
         raise MeshFileError(f"{path} has {len(vertices)} vertices and {len(triangles)} triangles")
     if not np.isfinite(vertices).all():
@@ -69,16 +69,7 @@ def read_points(path: str | Path) -> Tensor:
     Raises:
         MeshFileError: Missing, damaged, empty or not finite.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MeshFileError(f"{path} does not exist; check the path")
-    try:
-        vertices = _read_obj(path)[0]
-    except (ValueError, IndexError, OSError) as error:
-        raise MeshFileError(f"{path} is damaged or not an .obj file ({error})") from error
-    if not len(vertices) or not np.isfinite(vertices).all():
-        raise MeshFileError(f"{path} has no vertices or some that are not finite")
-    return torch.from_numpy(vertices)
+    return torch.from_numpy(parse_obj(Path(path)).vertices)
 
 
 def obj_text(vertices: Tensor, triangles: Tensor | None = None) -> str:
@@ -94,40 +85,14 @@ def obj_text(vertices: Tensor, triangles: Tensor | None = None) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    places = [line[2:] for line in lines if line.startswith(("v ", "v\t"))]
-    corners = [line[2:] for line in lines if line.startswith(("f ", "f\t"))]
-    if not places:
-        return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
-    numbers = np.array(" ".join(places).split(), dtype=np.float64)
-    width = len(places[0].split())
-    if width < 3 or numbers.size != width * len(places):
-        raise ValueError("vertices with different numbers of coordinates")
-    vertices = np.ascontiguousarray(numbers.reshape(-1, width)[:, :3])
-    return vertices, _fans(corners, len(vertices))
-
-
-def _fans(corners: list[str], n_vertices: int) -> np.ndarray:
-    """Triangles of polygons given as lines of corners such as "3/1/2 4//5 -1"."""
-    polygons = [_OTHER_INDICES.sub("", line).split() for line in corners]
-    sizes = {len(polygon) for polygon in polygons}
-    if sizes == {3}:
-        triangles = np.array(polygons, dtype=np.int64)
-    else:
-        numbers = [[int(word) for word in polygon] for polygon in polygons]
-        fans = [(p[0], p[i], p[i + 1]) for p in numbers for i in range(1, len(p) - 1)]
-        triangles = np.array(fans, dtype=np.int64).reshape(-1, 3)
-    if (triangles == 0).any():
-        raise ValueError("a corner with the number 0; .obj files count from 1")
-    return np.where(triangles < 0, n_vertices + triangles, triangles - 1)
-
-
 def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         import igl
     except ImportError as error:
         raise MissingExtraError(".ply files need libigl; type: pip install 'hiface[eval]'") from error
-    vertices, triangles = igl.read_triangle_mesh(str(path))
+    try:
+        vertices, triangles = igl.read_triangle_mesh(str(path))
+    except (ValueError, OSError, RuntimeError) as error:
+        raise MeshFileError(f"{path} is damaged or not a mesh ({error})") from error
     places = np.asarray(vertices, dtype=np.float64)
     return np.ascontiguousarray(places[:, :3]), np.ascontiguousarray(np.asarray(triangles, dtype=np.int64))

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from hiface.errors import ModelFormatError
+from hiface.geometry.obj_files import ObjMesh
 from hiface.morphable.data import MorphableModelData
 from hiface.morphable.numpy_files import read_npy, read_npz
-from hiface.morphable.readers.obj import ObjMesh, read_obj
+from hiface.morphable.readers.obj import read_obj
 from hiface.morphable.readers.parts import UNITS_M, Parts, assemble, indices, need, numbered, numbers
 
 FACESCAPE_KEYS = ("shape_bm_core", "id_mean", "id_var", "fv_indices")

@@ -15,8 +15,9 @@ import torch
 
 from hiface.assets import load_json_asset
 from hiface.errors import ModelFormatError
+from hiface.geometry.obj_files import ObjMesh
 from hiface.morphable.data import MorphableModelData
-from hiface.morphable.readers.obj import ObjMesh, read_obj, read_obj_vertices
+from hiface.morphable.readers.obj import read_obj, read_obj_vertices
 from hiface.morphable.readers.parts import Parts, assemble
 
 NEUTRAL = "generic_neutral_mesh.obj"
