@@ -43,6 +43,7 @@ from hiface.render.pyramid import resize
 from hiface.render.shade import ambient_light
 from hiface.render.texels import head_region
 from hiface.result import DEFAULT_DETAIL_PX, FaceResult
+from hiface.transfer.complete import complete_model
 from hiface.types import Camera, FaceParams
 
 LOGGER = logging.getLogger(__name__)
@@ -63,7 +64,9 @@ class Reconstructor:
     Args:
         method: "hiface": all coefficients and detail in one pass of a network. "fit": inverse rendering,
             initialised from landmarks.
-        face_model: Name of a face model or a loaded one.
+        face_model: "open", the path of a model of another project (FLAME, BFM, ...; for the method "fit") or
+            a loaded model. What it lacks of landmarks, masks and albedo is taken from the open model
+            (`hiface.transfer.completed`, some seconds).
         device: Device of the HiFace network, for example "cpu" or "cuda"; None takes CUDA if there is one.
             Detection and fits run on the CPU.
         weights: Weights of the HiFace network (`hiface train hiface`); the packaged ones if None.
@@ -77,12 +80,13 @@ class Reconstructor:
         ValueError: Unknown method, or nothing to refine.
         OptionError: There is no such device, or a size or share out of range.
         AssetError: Weights or model files are missing, or weights are for another face model.
+        ModelFormatError: A model file cannot be read, or no face is found on its mean shape.
     """
 
     def __init__(
         self,
         method: Method = "hiface",
-        face_model: str | MorphableModel = "open",
+        face_model: str | Path | MorphableModel = "open",
         device: str | torch.device | None = None,
         weights: Path | None = None,
         refine: bool = False,
@@ -101,7 +105,8 @@ class Reconstructor:
         self.method, self.refine, self.align = method, refine, align
         self.detail_px, self.albedo_blend = detail_px, albedo_blend
         self.device = check_device(device) if device else pick_device()[0]
-        self.model = load_model(face_model) if isinstance(face_model, str) else face_model
+        loaded = face_model if isinstance(face_model, MorphableModel) else load_model(face_model)
+        self.model = complete_model(loaded) if method == "fit" else loaded
         self.detector = FaceDetector()
         self.network, self._detail = None, None
         self._basis: DetailBasis | None = None  # says how deep people's lines are

@@ -84,7 +84,7 @@ class FaceResult:
 
     @property
     def expression(self) -> dict[str, float]:
-        """Blendshape weights by ARKit name, 0..1."""
+        """Expression coefficients by name: ARKit blendshapes, 0..1, of the open model."""
         return dict(zip(self.model.data.expression_names, self.params.expression.tolist(), strict=True))
 
     @cached_property
@@ -109,15 +109,17 @@ class FaceResult:
         """Copy with some blendshapes set, the others as they are.
 
         Args:
-            **weights: ARKit names with values in 0..1, for example `jawOpen=0.6`.
+            **weights: Names of the model's expressions, for the open model those of ARKit, with values in
+                0..1, for example `jawOpen=0.6`; in sigma for models whose expressions are.
 
         Raises:
-            ModelFormatError: A name is not an ARKit blendshape.
+            ModelFormatError: A name is not one of the model's expressions.
             ValueError: A weight is outside 0..1.
         """
+        unit = self.model.data.expression_kind == "unit"
         expression = self.params.expression.clone()
         for name, value in weights.items():
-            if not 0.0 <= value <= 1.0:
+            if unit and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} must be within 0..1, got {value}")
             expression[self.model.expression_index(name)] = value
         pose = self.params.pose

@@ -2,8 +2,9 @@
 """The 85 keypoints of REALY on the open model: iBUG-68 and 17 more on cheeks, temples and chin.
 
 ``realy17`` of the recipe says where each of the 17 lies from landmarks near it, in distances of the outer eye
-corners: lateral, up and forward on a head whose line from the bridge of the nose (27) to the chin (8) leans back by
-6.5 degrees. Where two landmarks are named, the mean of both places is taken; the point is the skin nearest to it.
+corners: lateral, up and forward on a head whose line from the bridge of the nose (27) to the chin (8) leans
+back by 6.5 degrees. Where two landmarks are named, the mean of both places is taken; the point is the skin
+nearest to it.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,8 +57,8 @@ def evaluate(
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     workers: int | None = None,
     predictions: Path | None = None,
-    options: tyro.conf.OmitArgPrefixes[ProtocolOptions] = _DEFAULT,
-    method_options: tyro.conf.OmitArgPrefixes[MethodOptions] = _METHOD_DEFAULT,
+    special: tyro.conf.OmitArgPrefixes[ProtocolOptions] = _DEFAULT,
+    model: tyro.conf.OmitArgPrefixes[MethodOptions] = _METHOD_DEFAULT,
 ) -> int:
     """Measures a method on a benchmark.
 
@@ -75,8 +76,8 @@ def evaluate(
         predictions: Predictions of any other program, in the benchmark's own layout; nothing is predicted
             then. For realy the topology is that of --template, with 85 keypoints in a .txt beside it, or of
             template.obj among them.
-        options: What single protocols need.
-        method_options: What methods need.
+        special: What single protocols need.
+        model: What methods need.
 
     Returns:
         Exit code: 0 if every picture has a score, else 1.
@@ -84,23 +85,25 @@ def evaluate(
     from hiface.evaluation.protocols.synthetic import SyntheticBenchmark
     from hiface.evaluation.report import write_reliability
     from hiface.evaluation.runs import RunFolder, predict, score, write_result
+    from hiface.methods.registry import make_method
 
     name = "predictions" if predictions is not None else method
     short = Path(name.removeprefix(FOLDER)).name
     folder = RunFolder(out or Path("hiface_eval") / f"{protocol}-{short}", predictions)
-    benchmark = _benchmark(protocol, data, folder, options, method_options.template)
+    benchmark = _benchmark(protocol, data, folder, special, model.template)
+    runner = None if predictions is not None else make_method(method, model)
     console = Console(stderr=True)
     total = len(benchmark.items())
+    about = {"benchmark": benchmark.name, "data": data, "method": name, **asdict(model)}
+    folder.claim(json.loads(json.dumps(about, default=str)))
     with progress_bar() as progress:
 
         def counted(word: str):
             task = progress.add_task(word, total=total)
             return lambda item: progress.update(task, advance=1, description=f"{word} {item[-30:]}")
 
-        if predictions is None:
-            from hiface.methods.registry import make_method
-
-            predict(benchmark, make_method(method, method_options), folder, counted("predicting"))
+        if runner is not None:
+            predict(benchmark, runner, folder, counted("predicting"))
         rows = score(benchmark, folder, workers or os.cpu_count() or 1, counted("scoring"))
     command = shlex.join(["hiface", *sys.argv[1:]])
     result = write_result(benchmark, name, rows, folder, command)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hiface models`: face models of other projects: which can be read, what is in one, conversion."""
+"""`hiface models`: face models of other projects: which can be read, what is in one, conversion, bridges."""
 
 from __future__ import annotations
 
@@ -46,14 +46,28 @@ class Convert:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
 
+@dataclass(frozen=True)
+class Bridge:
+    """Writes which points of the open model and of another one correspond (some seconds).
+
+    Attributes:
+        path: File or folder of the other model.
+        out: File to write (.safetensors): indices, weights and triangles, no vertex of either model.
+    """
+
+    path: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+
+
 def models(
     action: tyro.conf.OmitSubcommandPrefixes[
         Annotated[List, tyro.conf.subcommand("list")]
         | Annotated[Info, tyro.conf.subcommand("info")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
+        | Annotated[Bridge, tyro.conf.subcommand("bridge")]
     ],
 ) -> int:
-    """Face models of other projects: which can be read, what one holds, conversion to one safe file.
+    """Face models of other projects: which can be read, what one holds, one safe file of it, bridges to it.
 
     Args:
         action: What to do.
@@ -65,6 +79,8 @@ def models(
         return _info(action.path)
     if isinstance(action, Convert):
         return _convert(action.path, action.out)
+    if isinstance(action, Bridge):
+        return _bridge(action.path, action.out)
     return _list()
 
 
@@ -168,15 +184,42 @@ def check_model(data: MorphableModelData) -> list[str]:
     return problems
 
 
-def _convert(path: Path, out: Path) -> int:
-    from rich.console import Console
-
+def _check_name(out: Path) -> None:
     from hiface.errors import OutputError
-    from hiface.morphable import load_model
-    from hiface.morphable.readers import write_model
 
     if out.is_dir() or out.suffix != ".safetensors":
         raise OutputError(f"{out} must be a file whose name ends in .safetensors")
+
+
+def _bridge(path: Path, out: Path) -> int:
+    from rich.console import Console
+
+    from hiface.morphable import load_model
+    from hiface.transfer import make_bridge, write_bridge
+
+    _check_name(out)
+    console = Console(stderr=True)
+    with console.status("looking for corresponding points"):
+        bridge = make_bridge(load_model("open").data, load_model(str(path)).data)
+    write_bridge(bridge, out)
+    shares = [
+        round(100 * float(places.trusted.float().mean())) for places in (bridge.to_target, bridge.to_source)
+    ]
+    sides = ((bridge.target, bridge.source, shares[0]), (bridge.source, bridge.target, shares[1]))
+    for own, other, share in sides:
+        text = f"{share} % of the {own.n_vertices:,} vertices of {own.name} {own.version} lie on {other.name}"
+        console.print(text, markup=False)
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", markup=False)
+    return 0
+
+
+def _convert(path: Path, out: Path) -> int:
+    from rich.console import Console
+
+    from hiface.morphable import load_model
+    from hiface.morphable.readers import write_model
+
+    _check_name(out)
     data = load_model(str(path)).data
     write_model(data, out)
     console = Console(stderr=True)

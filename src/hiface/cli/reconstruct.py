@@ -31,6 +31,7 @@ class MethodOptions:
             each photo's own expression, pose and light.
         detail_size: Side of the displacement map in texels where relief is read off the photo (--refine,
             --same-person, --method fit).
+        model: Face model file of another kind (FLAME, BFM, ...), for --method fit.
         albedo_blend: Share of the model's skin colour in what is smooth in textures, 0 to 1; the rest is the
             photo's.
     """
@@ -42,6 +43,7 @@ class MethodOptions:
     wrinkles: bool = False
     same_person: bool = False
     detail_size: Literal["256", "512", "1024"] = "256"
+    model: Path | None = None
     albedo_blend: float = 0.65
 
 
@@ -110,6 +112,8 @@ def _load(console: Console, method: MethodOptions, device: str | None):
         raise OptionError(
             "--refine, --no-align, --weights and --wrinkles are for the network; leave --method fit out"
         )
+    if method.model is not None and method.method != "fit":
+        raise OptionError("the network knows the open model only; add --method fit to --model")
     if (
         method.detail_size != "256"
         and method.method == "hiface"
@@ -120,6 +124,7 @@ def _load(console: Console, method: MethodOptions, device: str | None):
         reason = "as asked" if device else pick_device()[1]
         reconstructor = Reconstructor(
             method.method,
+            face_model=method.model or "open",
             device=device,
             weights=method.weights,
             refine=method.refine,

@@ -81,26 +81,41 @@ def plot(results: list[dict[str, Any]]) -> bytes:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("plots need matplotlib; type: pip install 'hiface[eval]'") from error
-    figure = Figure(figsize=(7.5, 4.2), dpi=130, layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(8.0, 4.2), dpi=130, layout="constrained")
+    figure.suptitle(f"{results[0]['benchmark']}, version {results[0].get('benchmark_version')}")
     if results[0]["benchmark"].startswith("now"):
+        axes = figure.subplots()
         for result in results:
             below = np.array(result["summary"]["all"]["below_tenths_of_mm"])
             axes.plot(_TENTH_MM * np.arange(1, len(below) + 1), 100 * below, label=result["method"])
         axes.set(
             xlabel="distance to the prediction, mm", ylabel="vertices of scans below it, %", ylim=(0, 100)
         )
+        axes.grid(alpha=0.3)
     else:
-        rows = [figures_of(result) for result in results]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        width = 0.8 / len(results)
-        for i, (result, row) in enumerate(zip(results, rows, strict=True)):
-            places = np.arange(len(columns)) + (i - 0.5 * (len(results) - 1)) * width
-            axes.bar(places, [row.get(name, np.nan) for name in columns], width, label=result["method"])
-        axes.set_xticks(np.arange(len(columns)), columns, rotation=20, ha="right")
-    axes.set_title(f"{results[0]['benchmark']}, version {results[0].get('benchmark_version')}")
-    axes.grid(axis="y", alpha=0.3)
+        axes = _bars(figure, results)
     axes.legend()
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return stream.getvalue()
+
+
+def _bars(figure: Any, results: list[dict[str, Any]]) -> Any:
+    """A panel for each unit; returns the first."""
+    rows = [figures_of(result) for result in results]
+    units: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        units.setdefault(name.rpartition(", ")[2], []).append(name)
+    panels = figure.subplots(
+        1, len(units), width_ratios=[len(names) + 0.6 for names in units.values()], squeeze=False
+    )[0]
+    width = 0.8 / len(results)
+    for axes, (unit, names) in zip(panels, units.items(), strict=True):
+        for i, (result, row) in enumerate(zip(results, rows, strict=True)):
+            places = np.arange(len(names)) + (i - 0.5 * (len(results) - 1)) * width
+            axes.bar(places, [row.get(name, np.nan) for name in names], width, label=result["method"])
+        labels = [name.rpartition(", ")[0] for name in names]
+        axes.set_xticks(np.arange(len(names)), labels, rotation=20, ha="right")
+        axes.set_ylabel(unit)
+        axes.grid(axis="y", alpha=0.3)
+    return panels[0]

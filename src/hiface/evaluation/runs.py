@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two loops that remember: predictions of a method on a benchmark's pictures, and their scores.
 
-    OUT/predictions/...        what the method said, in the benchmark's own layout, with a note for each
-    picture OUT/scores/<name>.json     what it scored, with the hash of the files that were scored
+    OUT/run.json               what the run is of
+    OUT/predictions/...        what the method said, in the benchmark's own layout
+    OUT/notes/<name>.json      what became of each picture, and how long it took
+    OUT/scores/<name>.json     what it scored, with the hash of the files that were scored
     OUT/result.json            everything, with versions and the command
 
 Both loops leave whole files only and go on where they were stopped.
@@ -26,7 +28,7 @@ from typing import Any
 import torch
 
 from hiface import __version__
-from hiface.errors import HifaceError, OutputError
+from hiface.errors import EvaluationDataError, HifaceError, OutputError
 from hiface.evaluation.method import Method
 from hiface.evaluation.protocols.base import Benchmark, Item, photo_of
 from hiface.export.atomic import atomic_write_text
@@ -63,6 +65,25 @@ class RunFolder:
     def result(self) -> Path:
         """Everything."""
         return self.root / "result.json"
+
+    def claim(self, about: dict[str, Any]) -> None:
+        """Says what the run is of, or checks that it is the run that was here before.
+
+        Args:
+            about: Benchmark, method and options, in JSON's types.
+
+        Raises:
+            EvaluationDataError: The folder holds another run.
+            OutputError: The folder cannot be written.
+        """
+        path = self.root / "run.json"
+        before = _read_json(path)
+        if before is not None and before != about:
+            other = ", ".join(f"{key} {before.get(key)}" for key in about if before.get(key) != about[key])
+            raise EvaluationDataError(
+                f"{self.root} holds another run ({other}); choose another folder with -o"
+            )
+        atomic_write_text(path, json.dumps(about, indent=1) + "\n")
 
 
 def predict(benchmark: Benchmark, method: Method, folder: RunFolder, advance: Callable[[str], None]) -> None:

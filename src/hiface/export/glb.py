@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a head as binary glTF 2.0: 52 morph targets, five joints, texture, camera and animations.
+"""Writes a head as binary glTF 2.0: morph targets (52 of the open model), joints, texture, camera, clips.
 
 Nodes: `head_rig` (carries the joints neck > head > jaw, eye_left, eye_right), `head_mesh` (skinned, one
 primitive per material) and `photo_camera`. The head stands upright at the origin in object space, which has
@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hiface import __version__
-from hiface.animation.gaze import EYE_JOINTS
+from hiface.animation.gaze import EYE_JOINTS, EYELOOK_NAMES
 from hiface.errors import OutputError, ShapeError
 from hiface.export.atomic import atomic_write_bytes
 from hiface.export.clips import Clip, matrix_to_quaternion, rotvec_to_quaternion
 from hiface.export.glb_mesh import GlbDetail, head_arrays, numbers, primitives
 from hiface.export.gltf_builder import GltfBuilder
-from hiface.export.morphs import check_single, morph_weights
+from hiface.export.morphs import check_single, exported_names, exported_weights, morph_weights
 from hiface.export.parts import SKIN, Material, split_by_material
 from hiface.export.pictures import jpeg_bytes, png_bytes
 from hiface.export.units import ExportInfo, units_per_metre
@@ -68,7 +69,7 @@ def write_glb(
     scale = units_per_metre(units)
     builder = GltfBuilder()
     arrays = head_arrays(model, params, scale, detail is not None)
-    weights = morph_weights(model, params.expression, params.pose)
+    weights = exported_weights(model, morph_weights(model, params.expression, params.pose))
     parts = split_by_material(model.data)
     images, relief = [], None
     if texture_srgb is not None:
@@ -76,7 +77,6 @@ def write_glb(
     if detail is not None:
         relief = len(images)
         images.append(_image(builder, "normals", "image/png", png_bytes(detail.normal_map)))
-    names = list(model.data.expression_names)
     document: dict[str, Any] = {
         "asset": _asset(model, params, units, info or ExportInfo()),
         "scene": 0,
@@ -87,7 +87,7 @@ def write_glb(
                 "name": "head",
                 "primitives": primitives(builder, arrays, parts, detail, scale),
                 "weights": _floats(weights),
-                "extras": {"targetNames": names},
+                "extras": {"targetNames": exported_names(model)},
             }
         ],
         "materials": [_material(part.material, texture_srgb is not None, relief) for part in parts],
@@ -123,12 +123,13 @@ def _image(builder: GltfBuilder, name: str, mime: str, content: bytes) -> dict[s
 
 
 def _rest_joints(model: MorphableModel, params: FaceParams, scale: float) -> np.ndarray:
-    return numbers(model.joints(params.identity)) * scale
+    return numbers(model.joints(params.identity, params.expression)) * scale
 
 
 def _nodes(model: MorphableModel, params: FaceParams, scale: float) -> list[dict[str, Any]]:
-    """Rig, mesh, camera, then the joints; the eye joints rest, because the eyeLook targets turn the eyes."""
+    """Rig, mesh, camera, then the joints; eye joints rest where eyeLook targets turn the eyes."""
     data = model.data
+    looks = set(EYELOOK_NAMES) <= set(data.expression_names)
     joints = _rest_joints(model, params, scale)
     roots = [_FIRST_JOINT + j for j, parent in enumerate(data.joint_parents) if parent < 0]
     nodes: list[dict[str, Any]] = [
@@ -141,7 +142,7 @@ def _nodes(model: MorphableModel, params: FaceParams, scale: float) -> list[dict
         parent = data.joint_parents[j]
         offset = joints[j] - (joints[parent] if parent >= 0 else 0.0)
         node: dict[str, Any] = {"name": name, "translation": offset.tolist()}
-        if name not in EYE_JOINTS:
+        if name not in EYE_JOINTS or not looks:
             node["rotation"] = quaternions[j].tolist()
         children = [_FIRST_JOINT + c for c, p in enumerate(data.joint_parents) if p == j]
         if children:
@@ -192,7 +193,9 @@ def _animation(builder: GltfBuilder, clip: Clip, model: MorphableModel, scale: f
     if clip.weights.shape[1] != len(data.expression_names):
         raise ShapeError(f"clip {clip.name!r} must have {len(data.expression_names)} weights per key")
     times = builder.accessor(clip.times, bounds=True)
-    tracks: list[tuple[int, str, np.ndarray]] = [(_HEAD, "weights", clip.weights.clip(0.0, 1.0).ravel())]
+    values = clip.weights.clip(0.0, 1.0) if data.expression_kind == "unit" else clip.weights
+    values = exported_weights(model, torch.from_numpy(np.ascontiguousarray(values))).numpy()
+    tracks: list[tuple[int, str, np.ndarray]] = [(_HEAD, "weights", values.ravel())]
     for joint, rotvec in clip.rotations.items():
         if joint not in data.joint_names:
             raise OutputError(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hiface.export.detail_maps import gltf_tangents
 from hiface.export.gltf_builder import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GltfBuilder
-from hiface.export.morphs import morph_deltas, neutral_vertices, normal_deltas
+from hiface.export.morphs import exported_deltas, neutral_vertices, normal_deltas
 from hiface.export.parts import SKIN, MaterialPart
 from hiface.export.wrinkles import DETAIL_STEPS, Wrinkles
 from hiface.geometry.subdivide import subdivide
@@ -31,9 +31,9 @@ class HeadArrays:
     Attributes:
         vertices: [V, 3].
         normals: [V, 3] unit.
-        deltas: [E, V, 3].
-        normal_deltas: [E, V, 3].
-        keep: [E, V] bool, displacements worth storing.
+        deltas: [M, V, 3].
+        normal_deltas: [M, V, 3].
+        keep: [M, V] bool, displacements worth storing.
         uv: [U, 2].
         tangents: [U, 4], or None without a normal map.
         skin_weights: [V, J].
@@ -66,7 +66,7 @@ class GlbDetail:
 def head_arrays(model: MorphableModel, params: FaceParams, scale: float, with_tangents: bool) -> HeadArrays:
     """Arrays of one person's head at rest; `scale` is file units per metre."""
     neutral = neutral_vertices(model, params)
-    deltas = morph_deltas(model, params.identity)
+    deltas = exported_deltas(model, params)
     normals, changes = normal_deltas(neutral, deltas, model.triangles)
     return HeadArrays(
         vertices=numbers(neutral) * scale,

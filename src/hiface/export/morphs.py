@@ -4,6 +4,9 @@
 Inside hiface the eyeballs are turned by their joints only. A viewer that drives nothing but the 52 shapes
 must turn them too, so the exported eyeLook targets turn the eyeball by the angle of a value of 1, and the
 exported values come from the eye joints' rotations.
+
+Other models export the expressions they have, the first `MOST_TARGETS` of them under their own names. What no
+viewer knows, the correctives of the present pose and further expressions, is one more target of weight 1.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ from hiface.errors import ShapeError
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.types import FaceParams
+
+MOST_TARGETS = 52
+PRESENT = "present"
+"""Name of the target that holds the rest of the present face; it is not there if there is no rest."""
 
 
 def check_single(params: FaceParams) -> None:
@@ -50,6 +57,8 @@ def morph_deltas(model: MorphableModel, identity: Tensor) -> Tensor:
         [E, V, 3] metres. Rows of eyeLook turn the eyeball about its joint, the eyelids move as in the model.
     """
     deltas = model.expression_basis.clone()
+    if model.bilinear_basis is not None:
+        deltas = deltas + torch.tensordot(identity, model.bilinear_basis[: len(identity)], 1)
     neutral = model.shape(identity, identity.new_zeros(len(deltas)))
     joints = model.joints(identity)
     names = model.data.expression_names
@@ -85,15 +94,15 @@ def morph_weights(model: MorphableModel, expression: Tensor, pose: Tensor) -> Te
 
     Args:
         model: The face model.
-        expression: [*B, E] 0..1.
+        expression: [*B, E] 0..1 or in sigma, as the model's.
         pose: [*B, J, 3] joint rotations, radians.
 
     Returns:
-        [*B, E] in 0..1. Where an eye joint is turned, that eye's four eyeLook values say its gaze; elsewhere
-        they are those of `expression`.
+        [*B, E], those of 0..1 within these. Where an eye joint is turned, that eye's four eyeLook values say
+        its gaze; elsewhere they are those of `expression`.
     """
     names, joints = model.data.expression_names, model.data.joint_names
-    weights = expression.clamp(0.0, 1.0)
+    weights = expression.clamp(0.0, 1.0) if model.data.expression_kind == "unit" else expression.clone()
     if not set(EYELOOK_NAMES) <= set(names) or not set(EYE_JOINTS) <= set(joints):
         return weights
     eyes = pose[..., [joints.index(name) for name in EYE_JOINTS], :]
@@ -103,3 +112,31 @@ def morph_weights(model: MorphableModel, expression: Tensor, pose: Tensor) -> Te
     weights = weights.clone()
     weights[..., columns] = torch.where(turned, gaze_to_eyelook(yaw, pitch), weights[..., columns])
     return weights
+
+
+def exported_names(model: MorphableModel) -> list[str]:
+    """Names of the morph targets in files, in order."""
+    names = list(model.data.expression_names[:MOST_TARGETS])
+    return [*names, PRESENT] if has_present(model) else names
+
+
+def has_present(model: MorphableModel) -> bool:
+    """Whether files of a model need the target `PRESENT`."""
+    return model.pose_correctives is not None or len(model.data.expression_names) > MOST_TARGETS
+
+
+def exported_deltas(model: MorphableModel, params: FaceParams) -> Tensor:
+    """[M, V, 3] metres, displacements of the targets of `exported_names` for one face."""
+    deltas = morph_deltas(model, params.identity)
+    if not has_present(model):
+        return deltas
+    further = params.expression[MOST_TARGETS:]
+    rest = torch.tensordot(further, deltas[MOST_TARGETS:], 1) + model.pose_offsets(params.pose)
+    return torch.cat([deltas[:MOST_TARGETS], rest[None]])
+
+
+def exported_weights(model: MorphableModel, weights: Tensor) -> Tensor:
+    """Values [*B, E] of `morph_weights` as values [*B, M] of the targets of `exported_names`."""
+    if not has_present(model):
+        return weights
+    return torch.cat([weights[..., :MOST_TARGETS], torch.ones_like(weights[..., :1])], dim=-1)

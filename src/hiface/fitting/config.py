@@ -43,6 +43,8 @@ class FitConfig:
         expression_sparsity: Price of one full expression unit (L1, one-sided as 0 <= e): most are 0 in a
             photo.
         expression_ridge: Quadratic price of expressions, for a unique answer among similar shapes.
+        reg_expression: Weight of N(0, 1) on expressions of models that have them in sigma.
+        jaw_sigma: Standard deviations of a jaw joint that opens the mouth, radians about x (opens), y and z.
         expression_symmetry: Weight of left = right, by expression in the asset; smiles are rarely one-sided.
         mouth_close: Weight of mouthClose <= jawOpen, of which it is a correction.
         gaze_sigma: Radians; eyes seldom turn further in a portrait.
@@ -63,6 +65,7 @@ class FitConfig:
         iterations_light: Limit of steps of each round of the light stage.
         iterations_photometric: Limit of steps of each pyramid level.
         rounds: Rounds of the landmark stage, between which the jaw contour is chosen anew.
+        more_rounds: As many again for models that are not linear, expanded anew before each.
         dtype: Precision of the points and the solver; samples use single precision.
     """
 
@@ -86,6 +89,8 @@ class FitConfig:
     light_level_sigma: float = 0.45
     expression_sparsity: float = 1.0
     expression_ridge: float = 1.0
+    reg_expression: float = 1.0
+    jaw_sigma: tuple[float, float, float] = (0.15, 0.03, 0.02)
     expression_symmetry: float = 1.0
     mouth_close: float = 200.0
     gaze_sigma: float = 0.25
@@ -104,4 +109,5 @@ class FitConfig:
     iterations_light: int = 4
     iterations_photometric: int = 8
     rounds: int = 2
+    more_rounds: int = 2
     dtype: torch.dtype = torch.float64

@@ -118,8 +118,17 @@ class FaceFit:
             terms.append(scale_evidence(self.layout, data, self.prior.linearise(self.x), self.x))
         return terms
 
+    def expand(self) -> None:
+        """Expands a model that is not linear about the present state."""
+        self.prepared = self.prepared.at(self.x)
+        samples = self.prepared.samples
+        if self.prepared.curved is not None and self.appearance is not None and samples is not None:
+            seen = replace(self.appearance.samples, points=samples.points, vertices=samples.vertices)
+            self.appearance = replace(self.appearance, samples=seen)
+
     def finest(self) -> list[Energy]:
         """Landmarks and, if the picture shows skin, its finest level about the present state."""
+        self.expand()
         energies: list[Energy] = [self.landmark_energy()]
         if self.appearance is not None:
             level = (self.config.pyramid_px[-1], True)
@@ -146,6 +155,7 @@ class FaceFit:
         terms = self.terms(energies, "identity" in free)
         result: SolverResult = minimise(EnergySum(terms), self.x, lower, upper, options)
         self.x = result.x
+        self.expand()
         seconds = time.perf_counter() - start
         self.stages.append(StageReport(name, result.cost, result.n_iterations, seconds))
         _LOG.debug(
@@ -160,7 +170,7 @@ ALL_PARTS = (*SHAPE_PARTS, "albedo", "light")
 
 
 def bounds(layout: ParamLayout, x: Tensor, free: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Box of the solver: expression 0..1, identity within 4 sigma, gaze within 45 degrees; other parts held.
+    """Box of the solver: expression 0..1 or in 4 sigma, identity in 4 sigma, gaze in 45 degrees; others held.
 
     Args:
         layout: Layout of the parameters.
@@ -173,13 +183,13 @@ def bounds(layout: ParamLayout, x: Tensor, free: Sequence[str]) -> tuple[Tensor,
     lower = torch.full_like(x, -torch.inf)
     upper = torch.full_like(x, torch.inf)
     for name, low, high in (
-        ("expression", 0.0, 1.0),
         ("identity", -4.0, 4.0),
         ("albedo", -4.0, 4.0),
         ("gaze", -math.pi / 4, math.pi / 4),
         ("log_focal", -1.5, 1.5),
     ):
         lower[layout[name]], upper[layout[name]] = low, high
+    lower[layout["expression"]], upper[layout["expression"]] = layout.expression_bounds(x)
     held = ~layout.mask(*free)
     return torch.where(held, x, lower), torch.where(held, x, upper)
 
@@ -292,7 +302,7 @@ def start_fit(
     x = torch.zeros(layout.size, dtype=dtype)
     if believed is not None:
         x[layout["identity"]] = believed.params.identity[: layout.n_identity].to(dtype)
-        x[layout["expression"]] = believed.params.expression.to(dtype)
+        layout.split_expression(x)[0][:] = believed.params.expression.to(dtype)
         x[layout["albedo"]] = believed.params.albedo.to(dtype)
     coefficients = x[: layout.n_identity + layout.n_expression]
     points = landmarks.sparse.mean + landmarks.sparse.basis @ coefficients
@@ -354,7 +364,7 @@ def fit_points(
 def fit_landmarks(fit: FaceFit, parts: Sequence[str] = SHAPE_PARTS) -> None:
     """Pose, then the named parts, from landmarks alone."""
     fit.run("pose", [fit.landmark_energy()], POSE_PARTS[:3], fit.config.iterations_pose)
-    for _ in range(fit.config.rounds):
+    for _ in range(fit.config.rounds + fit.config.more_rounds * (fit.prepared.curved is not None)):
         fit.run("landmarks", [fit.landmark_energy()], parts, fit.config.iterations_landmarks)
 
 

@@ -9,13 +9,21 @@ import torch
 from torch import Tensor
 
 from hiface.assets import load_json_asset
+from hiface.errors import ModelFormatError
 from hiface.fitting.config import FitConfig
 from hiface.fitting.observations import FaceObservation
 from hiface.fitting.parameters import ParamLayout, PoseFrame
-from hiface.fitting.point_basis import PointBasis, gather_points, gather_vertices, project, project_px
+from hiface.fitting.point_basis import (
+    EYE_JOINTS,
+    PointBasis,
+    gather_points,
+    gather_vertices,
+    project,
+    project_px,
+)
 from hiface.fitting.robust import gauss_newton, student_energy, student_weight
 from hiface.fitting.solver import Quadratic
-from hiface.morphable import MorphableModel
+from hiface.morphable import MorphableModel, MorphableModelData
 from hiface.morphable.contour import select_contour
 
 N_SPARSE = 68
@@ -30,15 +38,15 @@ class LandmarkModel:
         sparse: PointBasis of the 68 points.
         contour: PointBasis of 17 * C jaw candidates, or None.
         contour_valid: [17, C] bool, or None.
-        dense: PointBasis of the dense set.
-        iris: PointBasis of the two iris centres, right and left eye.
+        dense: PointBasis of the dense set, or None of a model without one.
+        iris: PointBasis of the two iris centres, right and left eye, or None of a model without eye joints.
     """
 
     sparse: PointBasis
     contour: PointBasis | None
     contour_valid: Tensor | None
-    dense: PointBasis
-    iris: PointBasis
+    dense: PointBasis | None
+    iris: PointBasis | None
 
 
 def build_landmark_model(model: MorphableModel, n_identity: int, dtype: torch.dtype) -> LandmarkModel:
@@ -51,22 +59,40 @@ def build_landmark_model(model: MorphableModel, n_identity: int, dtype: torch.dt
 
     Returns:
         LandmarkModel.
+
+    Raises:
+        ModelFormatError: The model has no landmark set "ibug68".
     """
-    data = model.data
+    return gather_landmarks(model.data, n_identity, dtype)
+
+
+def gather_landmarks(data: MorphableModelData, n_identity: int, dtype: torch.dtype) -> LandmarkModel:
+    """`build_landmark_model` of a model's tensors.
+
+    Raises:
+        ModelFormatError: The model has no landmark set "ibug68".
+    """
+    if "ibug68" not in data.landmark_sets:
+        raise ModelFormatError(
+            f"face model {data.name!r} has no landmark set 'ibug68', which fitting needs; complete it "
+            "(hiface.transfer.completed)"
+        )
     contour = data.contour
-    sparse = data.landmark_sets["ibug68"]
+    sparse, dense = data.landmark_sets["ibug68"], data.landmark_sets.get("dense")
+    iris = _iris_basis(data, n_identity)
     return LandmarkModel(
         sparse=gather_points(data, sparse, n_identity).to(dtype),
         contour=None if contour is None else gather_points(data, contour.points, n_identity).to(dtype),
         contour_valid=None if contour is None else contour.valid,
-        dense=gather_points(data, data.landmark_sets.get("dense", sparse), n_identity).to(dtype),
-        iris=_iris_basis(model, n_identity).to(dtype),
+        dense=None if dense is None else gather_points(data, dense, n_identity).to(dtype),
+        iris=None if iris is None else iris.to(dtype),
     )
 
 
-def _iris_basis(model: MorphableModel, n_identity: int) -> PointBasis:
+def _iris_basis(data: MorphableModelData, n_identity: int) -> PointBasis | None:
     """Centres of the halves of the "iris" set (right, left), or the foremost vertex of each eyeball."""
-    data = model.data
+    if not set(EYE_JOINTS) <= set(data.joint_names):
+        return None  # eyes that cannot turn say nothing of the face by where they look
     if "iris" in data.landmark_sets:
         rim = gather_points(data, data.landmark_sets["iris"], n_identity)
         half = len(rim) // 2
@@ -190,14 +216,14 @@ def build_landmark_energy(
     observed.append(observation.landmarks68_px.to(dtype))
     sigmas.append(total_sigma(observation.landmarks68_sigma_px, N_SPARSE, frame.size_px, config).to(dtype))
     weights.append(torch.full((N_SPARSE,), min(1.0, config.effective_sparse / N_SPARSE), dtype=dtype))
-    if observation.dense_px is not None:
+    if observation.dense_px is not None and landmarks.dense is not None:
         n = observation.dense_px.shape[0]
         parts.append(landmarks.dense)
         observed.append(observation.dense_px.to(dtype))
         sigmas.append(total_sigma(observation.dense_sigma_px, n, frame.size_px, config).to(dtype))
         weights.append(torch.full((n,), min(1.0, config.effective_dense / n), dtype=dtype))
     n_points = sum(len(part) for part in parts)
-    if observation.iris_px is not None:
+    if observation.iris_px is not None and landmarks.iris is not None:
         parts.append(landmarks.iris)
         observed.append(observation.iris_px.to(dtype))
         sigmas.append(total_sigma(observation.iris_sigma_px, 2, frame.size_px, config).to(dtype))

@@ -15,6 +15,9 @@ from hiface.types import Camera, FaceParams
 
 N_GAZE = 4
 N_LIGHT = 27
+N_JAW_ANGLES = 3
+_SIGMA_BOUND = 4.0  # of expressions in sigma
+_JAW_BOUNDS = ((-0.05, 0.6), (-0.15, 0.15), (-0.1, 0.1))  # radians about x (opens), y, z
 
 
 @dataclass(frozen=True)
@@ -22,19 +25,24 @@ class ParamLayout:
     """Which part of the vector is what.
 
     The vector is [identity, expression, rotation 3, centre 2, log scale, log focal, gaze 4, albedo, light
-    27]: identity and albedo in sigma; expression 0..1; rotation as a rotation vector (radians) to the left of
-    the frame's rotation; centre in units of the face's size; gaze as the x and y parts of the rotation
-    vectors (radians) of the left and the right eye joint; light 9 x RGB row by row.
+    27]: identity and albedo in sigma; expression 0..1 or in sigma, and behind it the rotation vector
+    (radians) of a jaw joint that opens the mouth, if the model has one; rotation as a rotation vector
+    (radians) to the left of the frame's rotation; centre in units of the face's size; gaze as the x and y
+    parts of the rotation vectors (radians) of the left and the right eye joint; light 9 x RGB row by row.
 
     Attributes:
         n_identity: Identity coefficients that are fitted.
-        n_expression: Expression coefficients.
+        n_expression: Expression coefficients with the angles of the jaw.
         n_albedo: Albedo coefficients.
+        n_jaw: Angles of a jaw joint among the expressions, 3 or 0.
+        sigma_expressions: Whether expressions are in sigma, N(0, 1), and not 0..1.
     """
 
     n_identity: int
     n_expression: int
     n_albedo: int
+    n_jaw: int = 0
+    sigma_expressions: bool = False
 
     @cached_property
     def slices(self) -> dict[str, slice]:
@@ -68,6 +76,18 @@ class ParamLayout:
     def n_geometry(self) -> int:
         """Number of leading parameters that move points (all but albedo and light)."""
         return self.n_identity + self.n_expression + 7 + N_GAZE
+
+    def split_expression(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Expression coefficients [E] and the jaw's rotation vector ([3] or empty) of x [P]."""
+        both, count = x[self["expression"]], self.n_expression - self.n_jaw
+        return both[:count], both[count:]
+
+    def expression_bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds of expressions and jaw angles, each [n_expression]."""
+        low, high = (-_SIGMA_BOUND, _SIGMA_BOUND) if self.sigma_expressions else (0.0, 1.0)
+        bounds = [(low, high)] * (self.n_expression - self.n_jaw) + list(_JAW_BOUNDS[: self.n_jaw])
+        rows = like.new_tensor(bounds).reshape(-1, 2)
+        return rows[:, 0], rows[:, 1]
 
     def mask(self, *names: str) -> Tensor:
         """[P] bool, True in the named parts."""
@@ -208,9 +228,12 @@ def to_face_params(x: Tensor, layout: ParamLayout, frame: PoseFrame, data: Morph
     for name, rotvec in zip(("eye_left", "eye_right"), rotvecs, strict=True):
         if name in data.joint_names:
             joints[data.joint_names.index(name)] = rotvec
+    expression, jaw = layout.split_expression(x)
+    if layout.n_jaw:
+        joints[data.joint_names.index("jaw")] = jaw.float()
     return FaceParams(
         identity=identity,
-        expression=x[layout["expression"]].float(),
+        expression=expression.float(),
         pose=joints,
         albedo=x[layout["albedo"]].float(),
         light=x[layout["light"]].float().reshape(9, 3),

@@ -33,7 +33,7 @@ class PointBasis:
         basis: [L, 3, K + E].
         eye: [L] int64: 0 left eye joint, 1 right eye joint, -1 none.
         joint_mean: [2, 3] rest positions of the eye joints.
-        joint_basis: [2, 3, K + E] (zero for expressions).
+        joint_basis: [2, 3, K + E] (zero for expressions of most models).
     """
 
     mean: Tensor
@@ -95,6 +95,8 @@ def gather_vertices(data: MorphableModelData, vertex_ids: Tensor, n_identity: in
             eye[data.skin_weights[vertex_ids, joint] > 0.5] = side
             joint_mean[side] = data.joints_template[joint]
             joint_basis[side, :, :n_identity] = data.joints_identity_basis[:n_identity, joint].T
+            if data.joints_expression_basis is not None:
+                joint_basis[side, :, identity.shape[-1] :] = data.joints_expression_basis[:, joint].T
     return PointBasis(
         data.template[vertex_ids],
         torch.cat([identity, expression], dim=-1).contiguous(),

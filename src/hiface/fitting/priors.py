@@ -121,11 +121,14 @@ def build_prior(
         n = layout.n_identity
         known = config.reg_identity * start.identity_sigma[:n].clamp_min(1e-3) ** -2
         builder.near(layout["identity"], start.params.identity[:n], known)
-        sure = torch.full((layout.n_expression,), start.expression_sigma**-2)
-        builder.near(layout["expression"], start.params.expression, sure)
+        names = layout["expression"]
+        sure = torch.full((layout.n_expression - layout.n_jaw,), start.expression_sigma**-2)
+        builder.near(slice(names.start, names.stop - layout.n_jaw), start.params.expression, sure)
         tinted = torch.full((layout.n_albedo,), config.reg_albedo * start.albedo_sigma**-2)
         builder.near(layout["albedo"], start.params.albedo, tinted)
-    diagonal[layout["expression"]] += config.expression_ridge
+    expressions, jaw = layout.split_expression(diagonal)
+    expressions += config.reg_expression if layout.sigma_expressions else config.expression_ridge
+    jaw += diagonal.new_tensor(config.jaw_sigma[: layout.n_jaw]) ** -2
     sigma = config.focal_sigma_known if focal_known else config.focal_sigma
     diagonal[layout["log_focal"]] += 1 / sigma**2
     diagonal[layout["gaze"]] += 1 / config.gaze_sigma**2
@@ -145,7 +148,7 @@ def _add_expression_prior(
     table = load_json_asset("expressions/fit_prior.json")
     start = layout["expression"].start
     index = {name: start + i for i, name in enumerate(names)}
-    for name, i in index.items():
+    for name, i in index.items() if not layout.sigma_expressions else ():
         builder.gradient[i] += config.expression_sparsity * table["sparsity"].get(name, 1.0)
     for left, right, weight in table["symmetry"]:
         if left in index and right in index:
@@ -250,8 +253,8 @@ def scale_evidence(layout: ParamLayout, data: Quadratic, prior: Quadratic, x: Te
     Expressions on their bounds are left out: nothing is integrated there.
     """
     counted = layout.mask("identity", "expression")
-    expression = x[layout["expression"]]
-    counted[layout["expression"]] = (expression > 1e-3) & (expression < 1 - 1e-3)
+    expression, (lower, upper) = x[layout["expression"]], layout.expression_bounds(x)
+    counted[layout["expression"]] = (expression > lower + 1e-3) & (expression < upper - 1e-3)
     kept = torch.nonzero(counted | layout.mask("rotation", "centre", "log_focal"))[:, 0]
     block = data.hessian[kept][:, kept]
     total = block + prior.hessian[kept][:, kept]

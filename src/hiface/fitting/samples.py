@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ class SurfaceSamples:
 
     Attributes:
         triangle_ids: [S] triangle of the model that carries each sample.
+        vertex_ids: [U] vertices that positions and normals depend on.
         points: PointBasis of the samples.
         vertices: PointBasis of the U vertices that positions and normals depend on.
         corners: [S, 3] index into `vertices` of each sample's corners.
@@ -39,6 +40,7 @@ class SurfaceSamples:
     """
 
     triangle_ids: Tensor
+    vertex_ids: Tensor
     points: PointBasis
     vertices: PointBasis
     corners: Tensor
@@ -92,6 +94,7 @@ def build_samples(model: MorphableModel, count: int, n_identity: int, dtype: tor
     )
     return SurfaceSamples(
         ids,
+        vertex_ids,
         gather_points(data, LandmarkSet("samples", ids, weights), n_identity).to(dtype),
         gather_vertices(data, vertex_ids, n_identity).to(dtype),
         corners,
@@ -102,6 +105,17 @@ def build_samples(model: MorphableModel, count: int, n_identity: int, dtype: tor
         albedo_mean.to(dtype),
         albedo_basis.to(dtype),
         (light_transfer(model)[data.triangles[ids]] * weights[..., None, None]).sum(1).to(dtype),
+    )
+
+
+def with_geometry(samples: SurfaceSamples, data: MorphableModelData, n_identity: int) -> SurfaceSamples:
+    """The same samples on another model of the same mesh, such as an expansion about other coefficients."""
+    dtype = samples.barycentric.dtype
+    points = LandmarkSet("samples", samples.triangle_ids, samples.barycentric.float())
+    return replace(
+        samples,
+        points=gather_points(data, points, n_identity).to(dtype),
+        vertices=gather_vertices(data, samples.vertex_ids, n_identity).to(dtype),
     )
 
 

@@ -82,9 +82,6 @@ class SurfaceTree:
 def closest_points_reference(points: Tensor, vertices: Tensor, triangles: Tensor) -> ClosestPoints:
     """What `SurfaceTree.closest` returns, by trying every triangle with every point.
 
-    A point's closest place on a triangle is its projection if that lies inside, else the closest place on one
-    of the three edges.
-
     Args:
         points: [N, 3].
         vertices: [V, 3].
@@ -94,24 +91,44 @@ def closest_points_reference(points: Tensor, vertices: Tensor, triangles: Tensor
         ClosestPoints in the dtype of `points`; time and memory grow with N T.
     """
     _check(vertices, triangles)
-    a, b, c = vertices[triangles].unbind(1)
-    p = points[:, None, :]
-    candidates = [_on_segment(p, start, end) for start, end in ((a, b), (b, c), (c, a))]
+    places = closest_on_triangles(points[:, None], vertices[triangles])
+    distances, which = (places - points[:, None]).norm(dim=-1).min(1)
+    return ClosestPoints(places[torch.arange(points.shape[0]), which], distances, which)
+
+
+def closest_on_triangles(points: Tensor, corners: Tensor) -> Tensor:
+    """Closest place on each of many triangles.
+
+    It is the point's projection if that lies inside the triangle, else the closest place on one of the three
+    edges.
+
+    Args:
+        points: [*B, 3].
+        corners: [*B, 3, 3] corner by corner.
+
+    Returns:
+        [*B, 3]; the leading dimensions are broadcast.
+    """
+    a, b, c = corners.unbind(-2)
+    places, squared = None, None
+    for start, end in ((a, b), (b, c), (c, a)):
+        place = _on_segment(points, start, end)
+        found = (place - points).square().sum(-1)
+        if places is None or squared is None:
+            places, squared = place, found
+        else:
+            places = torch.where((found < squared)[..., None], place, places)
+            squared = torch.minimum(found, squared)
+    assert places is not None
     normal = torch.linalg.cross(b - a, c - a)
     area2 = (normal**2).sum(-1)
-    flat = p - ((p - a) * normal).sum(-1, keepdim=True) / area2.clamp_min(1e-300)[:, None] * normal
+    height = ((points - a) * normal).sum(-1, keepdim=True)
+    flat = points - height / area2.clamp_min(1e-300)[..., None] * normal
     inside = area2 > 0
     for start, end in ((a, b), (b, c), (c, a)):
-        inside = inside & (
-            (torch.linalg.cross((end - start).expand_as(flat), flat - start) * normal).sum(-1) >= 0
-        )
-    candidates.append(torch.where(inside[..., None], flat, candidates[0]))
-    places = torch.stack(candidates)
-    distance = (places - p).norm(dim=-1)
-    which = distance.flatten(0, 0).permute(1, 2, 0).flatten(1).argmin(1)
-    triangle, kind = which // 4, which % 4
-    row = torch.arange(points.shape[0])
-    return ClosestPoints(places[kind, row, triangle], distance[kind, row, triangle], triangle)
+        edge = (end - start).expand_as(flat)
+        inside = inside & ((torch.linalg.cross(edge, flat - start) * normal).sum(-1) >= 0)
+    return torch.where(inside[..., None], flat, places)
 
 
 def barycentric_of(points: Tensor, corners: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from hiface.fitting.fit import fit_face
 from hiface.methods.shared import model_prediction, most_certain_first, sparse_observation
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import FaceDetector
+from hiface.transfer.complete import complete_model
 
 
 class LandmarkFitMethod:
@@ -18,7 +19,7 @@ class LandmarkFitMethod:
     them). The detector's dense points, irises and head rotation are left out.
 
     Args:
-        face_model: Name of the face model.
+        face_model: "open" or the path of another project's model.
     """
 
     name = "landmarks"
@@ -36,7 +37,7 @@ class LandmarkFitMethod:
             AssetError: One of them is missing.
         """
         if self._loaded is None:
-            self._loaded = load_model(self._face_model), FaceDetector()
+            self._loaded = complete_model(load_model(self._face_model)), FaceDetector()
 
     def reconstruct(self, photo: Photo) -> list[Prediction]:
         """Faces of one photo, the most certain first.

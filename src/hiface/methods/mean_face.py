@@ -13,13 +13,14 @@ from hiface.fitting.parameters import to_face_params
 from hiface.methods.shared import model_prediction, most_certain_first, sparse_observation
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
+from hiface.transfer.complete import complete_model
 
 
 class MeanFaceMethod:
     """The model's mean shape without expression, posed to the detected 68 points.
 
     Args:
-        face_model: Name of the face model.
+        face_model: "open" or the path of another project's model.
     """
 
     name = "mean"
@@ -38,7 +39,7 @@ class MeanFaceMethod:
             AssetError: One of them is missing.
         """
         if self._loaded is None:
-            self._loaded = load_model(self._face_model), FaceDetector()
+            self._loaded = complete_model(load_model(self._face_model)), FaceDetector()
 
     def reconstruct(self, photo: Photo) -> list[Prediction]:
         """Faces of one photo, the most certain first.

@@ -28,6 +28,7 @@ class MethodOptions:
         device: Device of the HiFace network, such as cpu or cuda; chosen by itself when left out.
         eos_share: Folder of eos's own model and files (eos); the open model when left out.
         mediapipe_model: The file face_landmarker.task (mediapipe).
+        face_model: Face model of another project (hiface-fit, landmarks, mean); the open model when left out.
         template: Mesh whose topology the meshes of a folder must have (folder:PATH).
     """
 
@@ -35,4 +36,5 @@ class MethodOptions:
     device: str | None = None
     eos_share: Path | None = None
     mediapipe_model: Path | None = None
+    face_model: Path | None = None
     template: Path | None = None

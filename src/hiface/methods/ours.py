@@ -33,23 +33,31 @@ class HifaceMethod:
             (inverse rendering alone).
         weights: Weights of the network; the packaged ones if None. Not for "hiface-fit".
         device: Device of the network; None takes CUDA if there is one.
+        face_model: "open" or the path of another project's model; only for "hiface-fit".
 
     Raises:
-        OptionError: Unknown variant, or weights for a variant without network.
+        OptionError: Unknown variant, weights for a variant without network, or a model that the network does
+            not know.
     """
 
     licence = "Apache-2.0; face model from CC0 data; weights trained on synthetic people"
 
     def __init__(
-        self, name: Variant = "hiface", weights: Path | None = None, device: str | None = None
+        self,
+        name: Variant = "hiface",
+        weights: Path | None = None,
+        device: str | None = None,
+        face_model: str | Path = "open",
     ) -> None:
         if name not in VARIANTS:
             raise OptionError(f"unknown variant {name!r}; choose one of {', '.join(VARIANTS)}")
         if name == "hiface-fit" and weights is not None:
             raise OptionError("hiface-fit runs no network of coefficients; leave the weights out")
+        if name != "hiface-fit" and face_model != "open":
+            raise OptionError(f"{name} knows the open model only; use hiface-fit with {face_model}")
         self.name: str = name
         self.description = _DESCRIPTIONS[name]
-        self._weights, self._device = weights, device
+        self._weights, self._device, self._face_model = weights, device, face_model
         self._reconstructor: Reconstructor | None = None
 
     def load(self) -> None:
@@ -62,6 +70,7 @@ class HifaceMethod:
         if self._reconstructor is None:
             self._reconstructor = Reconstructor(
                 "fit" if self.name == "hiface-fit" else "hiface",
+                face_model=self._face_model,
                 device=self._device,
                 weights=self._weights,
                 refine=self.name == "hiface-refine",

@@ -31,14 +31,15 @@ def make_method(text: str, options: MethodOptions | None = None) -> Method:
     """
     options = options or MethodOptions()
     name = text.strip()
+    face_model = "open" if options.face_model is None else str(options.face_model)
     if name == "hiface" or name == "hiface-refine":
         return HifaceMethod(name, options.weights, options.device)
     if name == "hiface-fit":
-        return HifaceMethod(name, device=options.device)
+        return HifaceMethod(name, device=options.device, face_model=face_model)
     if name == "mean":
-        return MeanFaceMethod()
+        return MeanFaceMethod(face_model)
     if name == "landmarks":
-        return LandmarkFitMethod()
+        return LandmarkFitMethod(face_model)
     if name == "eos":
         return EosMethod(options.eos_share)
     if name == "mediapipe":

@@ -120,12 +120,18 @@ class MorphableModel(nn.Module):
         """
         shape = self.shape(identity, expression)
         if self.pose_correctives is not None:
-            turned = roma.rotvec_to_rotmat(pose[..., 1:, :])
-            features = (turned - torch.eye(3, dtype=turned.dtype, device=turned.device)).flatten(-3)
-            shape = shape + (features @ self.pose_correctives.flatten(1)).unflatten(-1, (-1, 3))
+            shape = shape + self.pose_offsets(pose)
         return linear_blend_skinning(
             shape, self.joints(identity, expression), pose, self.data.joint_parents, self.skin_weights
         )
+
+    def pose_offsets(self, pose: Tensor) -> Tensor:
+        """Pose correctives, added before skinning: [*B, V, 3] metres of a pose [*B, J, 3], 0 without any."""
+        if self.pose_correctives is None:
+            return self.template.new_zeros(*pose.shape[:-2], *self.template.shape)
+        turned = roma.rotvec_to_rotmat(pose[..., 1:, :])
+        features = (turned - torch.eye(3, dtype=turned.dtype, device=turned.device)).flatten(-3)
+        return (features @ self.pose_correctives.flatten(1)).unflatten(-1, (-1, 3))
 
     def forward(self, identity: Tensor, expression: Tensor, pose: Tensor) -> FaceMesh:
         """Posed mesh in object space; arguments as in `vertices`."""
