@@ -39,6 +39,39 @@ def test_written_meshes_come_back(tmp_path):
     assert torch.equal(mesh.vertices.float(), vertices) and torch.equal(mesh.triangles, triangles)
 
 
+def test_negative_corners_count_back_from_where_they_stand(tmp_path):
+    part = "v 0 0 0\nv 1 0 0 # a comment\n  v 0 1 0\nvt 0 0\nf -3/-1 -2/-1 -1/-1\n"
+    (tmp_path / "a.obj").write_text("\ufeff" + part + part, encoding="utf-8")
+    assert read_mesh(tmp_path / "a.obj").triangles.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_ply_with_polygons_colours_and_other_elements(tmp_path, order):
+    kind = "binary_little_endian" if order == "<" else "binary_big_endian"
+    header = (
+        f"ply\nformat {kind} 1.0\ncomment made here\nelement vertex 5\nproperty double x\nproperty double y\n"
+    )
+    header += "property double z\nproperty uchar red\nelement face 2\nproperty uchar flag\n"
+    header += "property list uchar uint vertex_index\nelement edge 1\nproperty int a\nend_header\n"
+    row = np.dtype([("p", order + "f8", 3), ("c", "u1")])
+    rows = np.zeros(5, row)
+    rows["p"] = np.arange(15).reshape(5, 3)
+    faces = b"".join(
+        b"\x01" + bytes([len(p)]) + np.array(p, order + "u4").tobytes() for p in ([0, 1, 2, 3], [2, 3, 4])
+    )
+    (tmp_path / "a.ply").write_bytes(header.encode() + rows.tobytes() + faces + b"\0\0\0\0")
+    mesh = read_mesh(tmp_path / "a.ply")
+    assert mesh.triangles.tolist() == [[0, 1, 2], [0, 2, 3], [2, 3, 4]] and mesh.vertices[4].tolist() == [
+        12,
+        13,
+        14,
+    ]
+    for cut in (60, len(header) + 30, len(header) + rows.nbytes + 7):
+        (tmp_path / "b.ply").write_bytes((header.encode() + rows.tobytes() + faces)[:cut])
+        with pytest.raises(MeshFileError):
+            read_mesh(tmp_path / "b.ply")
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_ply(tmp_path, binary):
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype="<f4")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from hiface.cli.folders import prepare_folder
 from hiface.cli.reconstruct import expand_photos
 from hiface.errors import OptionError
 from hiface.methods.options import MethodOptions
@@ -63,6 +64,8 @@ def bench(
         raise OptionError(f"--repeats and --threads must be at least 1, got {repeats} and {threads}")
     if out is not None and out.is_dir():
         raise OptionError(f"{out} is a folder; name a file, for example {out / 'bench.json'}")
+    if out is not None:
+        prepare_folder(out.parent)
     files = expand_photos(photos)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -71,9 +74,9 @@ def bench(
     try:
         _run(run, repeats, console)
     finally:
+        _print(run.timing, console)
         if out is not None:
             _write(out, run.timing, repeats)
-        _print(run.timing, console)
     timing = run.timing
     if not timing.photos:
         raise OptionError(

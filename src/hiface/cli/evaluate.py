@@ -82,19 +82,28 @@ def evaluate(
     Returns:
         Exit code: 0 if every picture has a score, else 1.
     """
+    from hiface import __version__
+    from hiface.evaluation.protocols.base import settings_of
     from hiface.evaluation.protocols.synthetic import SyntheticBenchmark
     from hiface.evaluation.report import write_reliability
     from hiface.evaluation.runs import RunFolder, predict, score, write_result
-    from hiface.methods.registry import make_method
+    from hiface.methods.registry import check_options, make_method, networks_digest
 
     name = "predictions" if predictions is not None else method
     short = Path(name.removeprefix(FOLDER)).name
-    folder = RunFolder(out or Path("hiface_eval") / f"{protocol}-{short}", predictions)
+    if predictions is not None and not predictions.is_dir():
+        raise EvaluationDataError(f"there is no folder {predictions}; --predictions is where meshes lie")
+    if workers is not None and workers < 1:
+        raise OptionError("--workers must be 1 or more")
+    check_options(method, model)
+    kind = f"{protocol}-metrical" if special.metrical is not None else protocol
+    folder = RunFolder(out or Path("hiface_eval") / f"{kind}-{short}", predictions)
     benchmark = _benchmark(protocol, data, folder, special, model.template)
     runner = None if predictions is not None else make_method(method, model)
     console = Console(stderr=True)
     total = len(benchmark.items())
-    about = {"benchmark": benchmark.name, "data": data, "method": name, **asdict(model)}
+    about = {"benchmark": benchmark.name, **settings_of(benchmark), "method": name, **asdict(model)}
+    about |= {"predictions": predictions, "hiface": __version__, "networks": networks_digest()}
     folder.claim(json.loads(json.dumps(about, default=str)))
     with progress_bar() as progress:
 

@@ -32,6 +32,14 @@ def figures_of(result: dict[str, Any]) -> dict[str, float]:
         found = {label: summary[key]["mean_percent"] for key, label in keys if key in summary}
         return {label: value for label, value in found.items() if value is not None}
     kinds = [kind for kind in ("true", "bent", "rigid", "global", "now") if kind in summary]
+    if benchmark == "tracking":
+        keys = (
+            ("nme51_percent", "inner 51, %"),
+            ("jitter_percent", "jitter, %"),
+            ("lost_percent", "lost, %"),
+        )
+        keys = (*keys, ("shape_spread_mm", "spread, mm"))
+        return {label: summary[key] for key, label in keys if summary.get(key) is not None}
     figures = {f"{kind}, mm": summary[kind]["all"] for kind in kinds}
     if "nme51_percent" in summary:
         figures["inner 51, %"] = summary["nme51_percent"]
@@ -53,17 +61,29 @@ def markdown_table(results: list[dict[str, Any]]) -> str:
         f"| method | {' | '.join(columns)} | pictures | seconds |",
         "| --- |" + " --- |" * (len(columns) + 2),
     ]
-    for result, row in zip(results, rows, strict=True):
+    for name_of_run, result, row in zip(names_of(results), results, rows, strict=True):
         values = " | ".join(f"{row[name]:.3f}" if name in row else "" for name in columns)
         scored, total = result["statuses"].get("ok", 0), sum(result["statuses"].values())
         seconds = "" if result.get("median_seconds") is None else f"{result['median_seconds']:.2f}"
-        lines.append(f"| {result['method']} | {values} | {scored} of {total} | {seconds} |")
+        lines.append(f"| {name_of_run} | {values} | {scored} of {total} | {seconds} |")
     return "\n".join(lines) + "\n"
+
+
+def names_of(results: list[dict[str, Any]]) -> list[str]:
+    """What runs are called: their methods, numbered where they repeat."""
+    methods = [result["method"] for result in results]
+    return [
+        method if methods.count(method) == 1 else f"{method} {methods[: i + 1].count(method)}"
+        for i, method in enumerate(methods)
+    ]
 
 
 def check_alike(results: list[dict[str, Any]]) -> None:
     """Raises EvaluationDataError unless all results are of one version of one benchmark."""
     kinds = {(result["benchmark"], result.get("benchmark_version")) for result in results}
+    items = {tuple(row["name"] for row in result["rows"]) for result in results}
+    if len(kinds) == 1 and len(items) != 1:
+        raise EvaluationDataError("the results are not of the same pictures; measure all methods on one set")
     if len(kinds) != 1:
         found = ", ".join(sorted(f"{name} version {version}" for name, version in kinds))
         raise EvaluationDataError(f"results of one benchmark can be compared, these are of {found or 'none'}")
@@ -77,6 +97,8 @@ def plot(results: list[dict[str, Any]]) -> bytes:
         MissingExtraError: matplotlib is not installed.
     """
     check_alike(results)
+    if not any(figures_of(result) for result in results):
+        raise EvaluationDataError("none of the results has a score; there is nothing to draw")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -85,9 +107,9 @@ def plot(results: list[dict[str, Any]]) -> bytes:
     figure.suptitle(f"{results[0]['benchmark']}, version {results[0].get('benchmark_version')}")
     if results[0]["benchmark"].startswith("now"):
         axes = figure.subplots()
-        for result in results:
-            below = np.array(result["summary"]["all"]["below_tenths_of_mm"])
-            axes.plot(_TENTH_MM * np.arange(1, len(below) + 1), 100 * below, label=result["method"])
+        for label, result in zip(names_of(results), results, strict=True):
+            below = np.array(result["summary"].get("all", {}).get("below_tenths_of_mm", []))
+            axes.plot(_TENTH_MM * np.arange(1, len(below) + 1), 100 * below, label=label)
         axes.set(
             xlabel="distance to the prediction, mm", ylabel="vertices of scans below it, %", ylim=(0, 100)
         )
@@ -111,9 +133,9 @@ def _bars(figure: Any, results: list[dict[str, Any]]) -> Any:
     )[0]
     width = 0.8 / len(results)
     for axes, (unit, names) in zip(panels, units.items(), strict=True):
-        for i, (result, row) in enumerate(zip(results, rows, strict=True)):
+        for i, (label, row) in enumerate(zip(names_of(results), rows, strict=True)):
             places = np.arange(len(names)) + (i - 0.5 * (len(results) - 1)) * width
-            axes.bar(places, [row.get(name, np.nan) for name in names], width, label=result["method"])
+            axes.bar(places, [row.get(name, np.nan) for name in names], width, label=label)
         labels = [name.rpartition(", ")[0] for name in names]
         axes.set_xticks(np.arange(len(names)), labels, rotation=20, ha="right")
         axes.set_ylabel(unit)

@@ -28,9 +28,16 @@ from typing import Any
 import torch
 
 from hiface import __version__
-from hiface.errors import EvaluationDataError, HifaceError, OutputError
+from hiface.errors import (
+    EvaluationDataError,
+    HifaceError,
+    MissingExtraError,
+    NoFaceError,
+    OptionError,
+    OutputError,
+)
 from hiface.evaluation.method import Method
-from hiface.evaluation.protocols.base import Benchmark, Item, photo_of
+from hiface.evaluation.protocols.base import Benchmark, Item, photo_of, settings_of
 from hiface.export.atomic import atomic_write_text
 
 FORMAT_VERSION = 1
@@ -89,8 +96,8 @@ class RunFolder:
 def predict(benchmark: Benchmark, method: Method, folder: RunFolder, advance: Callable[[str], None]) -> None:
     """Runs the method on every picture that has no prediction yet.
 
-    A picture that cannot be used, or where no face is found, becomes a note with a status and is not tried
-    again.
+    A picture that cannot be used, or where no face is found, becomes a note with a status. Only pictures
+    without a face are not tried again.
 
     Args:
         benchmark: Protocol and data.
@@ -103,7 +110,7 @@ def predict(benchmark: Benchmark, method: Method, folder: RunFolder, advance: Ca
     """
     loaded = False
     for item in benchmark.items():
-        if not _predicted(benchmark, item, folder):
+        if getattr(method, "always_again", False) or not _predicted(benchmark, item, folder):
             if not loaded:
                 method.load()
                 loaded = True
@@ -115,7 +122,9 @@ def _predicted(benchmark: Benchmark, item: Item, folder: RunFolder) -> bool:
     note = _read_json(folder.note(item))
     if note is None:
         return False
-    return note["status"] != "ok" or bool(benchmark.saved(item, folder.predictions))
+    if note["status"] == "ok":
+        return bool(benchmark.saved(item, folder.predictions))
+    return note["status"] == NoFaceError.status
 
 
 def _predict_one(benchmark: Benchmark, method: Method, item: Item, folder: RunFolder) -> None:
@@ -127,7 +136,7 @@ def _predict_one(benchmark: Benchmark, method: Method, item: Item, folder: RunFo
         note["seconds"] = round(time.perf_counter() - started, 4)
         benchmark.save(found, item, folder.predictions)
         note["status"] = "ok"
-    except OutputError:
+    except (OutputError, MissingExtraError, OptionError):
         raise
     except HifaceError as error:
         note.update(status=error.status, reason=str(error))
@@ -160,7 +169,7 @@ def score(
             advance(item.name)
     for item in _scored(benchmark, folder, waiting, workers):
         advance(item.name)
-    return [_row(item, folder) for item in items]
+    return [_row(benchmark, item, folder) for item in items]
 
 
 def _needs_score(benchmark: Benchmark, item: Item, folder: RunFolder) -> bool:
@@ -168,7 +177,7 @@ def _needs_score(benchmark: Benchmark, item: Item, folder: RunFolder) -> bool:
     old = _read_json(folder.scores(item))
     if not files:
         return False
-    return old is None or old["of"] != _fingerprint(benchmark, files)
+    return old is None or old.get("status") != "ok" or old.get("of") != _fingerprint(benchmark, files)
 
 
 def _scored(benchmark: Benchmark, folder: RunFolder, items: list[Item], workers: int) -> Iterator[Item]:
@@ -178,9 +187,10 @@ def _scored(benchmark: Benchmark, folder: RunFolder, items: list[Item], workers:
             yield item
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(items)), context, _one_thread) as pool:
+    count = min(workers, len(items))
+    with ProcessPoolExecutor(count, context, _start_worker, (benchmark, folder)) as pool:
         try:
-            jobs = {pool.submit(_score_one, benchmark, item, folder): item for item in items}
+            jobs = {pool.submit(_score_named, item.name): item for item in items}
             for job in as_completed(jobs):
                 job.result()
                 yield jobs[job]
@@ -189,8 +199,17 @@ def _scored(benchmark: Benchmark, folder: RunFolder, items: list[Item], workers:
             raise
 
 
-def _one_thread() -> None:
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(benchmark: Benchmark, folder: RunFolder) -> None:
+    """Keeps the benchmark in a process, so that only names go to it afterwards."""
     torch.set_num_threads(1)
+    _worker.update(benchmark=benchmark, folder=folder, items={item.name: item for item in benchmark.items()})
+
+
+def _score_named(name: str) -> None:
+    _score_one(_worker["benchmark"], _worker["items"][name], _worker["folder"])
 
 
 def _score_one(benchmark: Benchmark, item: Item, folder: RunFolder) -> None:
@@ -198,7 +217,7 @@ def _score_one(benchmark: Benchmark, item: Item, folder: RunFolder) -> None:
     content: dict[str, Any] = {"of": _fingerprint(benchmark, benchmark.saved(item, folder.predictions))}
     try:
         content.update(status="ok", scores=benchmark.score(item, folder.predictions))
-    except OutputError:
+    except (OutputError, MissingExtraError, OptionError):
         raise
     except HifaceError as error:
         content.update(status=error.status, reason=str(error))
@@ -206,12 +225,13 @@ def _score_one(benchmark: Benchmark, item: Item, folder: RunFolder) -> None:
     atomic_write_text(folder.scores(item), json.dumps(content, indent=1) + "\n")
 
 
-def _row(item: Item, folder: RunFolder) -> dict[str, Any]:
+def _row(benchmark: Benchmark, item: Item, folder: RunFolder) -> dict[str, Any]:
     scored, note = _read_json(folder.scores(item)), _read_json(folder.note(item))
     row: dict[str, Any] = {"name": item.name}
-    if scored is not None:
+    there = bool(benchmark.saved(item, folder.predictions)) and (note is None or note["status"] == "ok")
+    if there and scored is not None:
         row.update({key: scored[key] for key in ("status", "scores", "reason") if key in scored})
-    elif note is not None:
+    elif note is not None and note["status"] != "ok":
         row.update(status=note["status"], reason=note.get("reason", ""))
     else:
         row.update(status="missing", reason="there is no prediction of this picture")
@@ -251,7 +271,7 @@ def write_result(
         "summary": benchmark.summarise([row for row in rows if row["status"] == "ok"]),
         "rows": rows,
     }
-    atomic_write_text(folder.result, json.dumps(result, indent=1) + "\n")
+    atomic_write_text(folder.result, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 
@@ -267,21 +287,24 @@ def machine() -> str:
 
 def commit() -> str | None:
     """Commit of the source tree that is running, or None outside of one."""
-    here = Path(__file__).parent
-    try:
-        run = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    here = Path(__file__)
+
+    def git(*words: str) -> str | None:
+        command = ["git", "-C", str(here.parent), *words]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return run.stdout.strip() if run.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", here.name) is None:
         return None
-    return run.stdout.strip() or None if run.returncode == 0 else None
+    name = git("rev-parse", "--short", "HEAD")
+    return f"{name}-changed" if name and git("status", "--porcelain", "-uno") else name
 
 
 def _fingerprint(benchmark: Benchmark, files: list[Path]) -> str:
-    digest = hashlib.sha256(f"{benchmark.name} {benchmark.version}".encode())
+    digest = hashlib.sha256(f"{benchmark.name} {benchmark.version} {settings_of(benchmark)}".encode())
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:24]

@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from hiface.errors import OptionError
+from hiface.errors import EvaluationDataError, OptionError
 from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 from hiface.export.pictures import pil_png
 from hiface.synthetic.clips import generate_clip
 from hiface.synthetic.datasets import HOLDOUT_SEED, SEED_STRIDE, open_model
-from hiface.synthetic.generator import Style
+from hiface.synthetic.generator import GENERATOR_VERSION, Style
 
 DEFAULT_FRAMES, DEFAULT_SIZE_PX = 24, 320
 _FIRST = (HOLDOUT_SEED + 9) * SEED_STRIDE
@@ -39,6 +39,7 @@ def write_clips(
 
     Raises:
         OptionError: Numbers out of range.
+        EvaluationDataError: The folder holds clips of another length or generator.
         OutputError: The folder cannot be written.
     """
     if not 1 <= clips <= _PER_SEED or seed < 0 or frames < 3:
@@ -46,13 +47,17 @@ def write_clips(
     style = Style(DEFAULT_SIZE_PX)
     for index in range(clips):
         name = f"s{seed}-{index + 1:04d}"
-        if not (folder / name / "done").is_file():
+        about = f"generator {GENERATOR_VERSION}, {frames} frames of {DEFAULT_SIZE_PX} px\n"
+        done = folder / name / "done"
+        if done.is_file() and done.read_text(encoding="utf-8") != about:
+            raise EvaluationDataError(f"{folder / name} was made otherwise; choose another folder")
+        if not done.is_file():
             number = _FIRST + 3 * (_PER_SEED * seed + index)
             for i, frame in enumerate(generate_clip(open_model(), number, style, frames)):
                 picture = Image.fromarray(frame.image_srgb.permute(1, 2, 0).numpy())
                 atomic_write_bytes(folder / name / f"{i:04d}.png", pil_png(picture))
                 atomic_write_text(folder / name / f"{i:04d}.pts", pts_text(frame.landmarks68_px))
-            atomic_write_text(folder / name / "done", "")
+            atomic_write_text(done, about)
         advance(name)
 
 

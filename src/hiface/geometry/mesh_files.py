@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.errors import MeshFileError, MissingExtraError
+from hiface.errors import MeshFileError
 from hiface.geometry.obj_files import parse_obj
+from hiface.geometry.ply_files import parse_ply
 
 MESH_SUFFIXES = (".obj", ".ply")
 
@@ -41,7 +42,6 @@ def read_mesh(path: str | Path) -> PlainMesh:
     Raises:
         MeshFileError: Missing, of another kind, without vertices or triangles, or with numbers that are not
             finite.
-        MissingExtraError: .ply needs libigl.
     """
     path = Path(path)
     if path.suffix.lower() not in MESH_SUFFIXES:
@@ -52,7 +52,9 @@ def read_mesh(path: str | Path) -> PlainMesh:
         mesh = parse_obj(path)
         vertices, triangles = mesh.vertices, mesh.triangles
     else:
-        vertices, triangles = _read_ply(path)
+        vertices, polygons = parse_ply(path)
+        fans = [(p[0], p[i], p[i + 1]) for p in polygons for i in range(1, len(p) - 1)]
+        triangles = np.array(fans, dtype=np.int64).reshape(-1, 3)
     if not len(vertices) or not len(triangles):
         raise MeshFileError(f"{path} has {len(vertices)} vertices and {len(triangles)} triangles")
     if not np.isfinite(vertices).all():
@@ -83,16 +85,3 @@ def obj_text(vertices: Tensor, triangles: Tensor | None = None) -> str:
     if triangles is not None:
         rows += ["f {} {} {}".format(*row) for row in (triangles + 1).tolist()]
     return "\n".join(rows) + "\n"
-
-
-def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        import igl
-    except ImportError as error:
-        raise MissingExtraError(".ply files need libigl; type: pip install 'hiface[eval]'") from error
-    try:
-        vertices, triangles = igl.read_triangle_mesh(str(path))
-    except (ValueError, OSError, RuntimeError) as error:
-        raise MeshFileError(f"{path} is damaged or not a mesh ({error})") from error
-    places = np.asarray(vertices, dtype=np.float64)
-    return np.ascontiguousarray(places[:, :3]), np.ascontiguousarray(np.asarray(triangles, dtype=np.int64))

@@ -51,15 +51,16 @@ def parse_obj(path: Path, with_uv: bool = False) -> ObjMesh:
     """
     if not path.is_file():
         raise MeshFileError(f"{path} cannot be read; check its name")
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    lines = [line.split("#", 1)[0].strip() for line in text.split("\n")]
     try:
         vertices = _rows(lines, "v", 3)
-        texts = [line[2:] for line in lines if line.startswith(("f ", "f\t"))]
+        texts = [line[2:] for line in _counted_from_start(lines) if line.startswith(("f ", "f\t"))]
         polygons = [_OTHER_INDICES.sub("", text).split() for text in texts]
         sizes = np.array([len(polygon) for polygon in polygons], dtype=np.int64)
-        triangles, quads = _fans(polygons, len(vertices)), None
+        triangles, quads = _fans(polygons), None
         if len(sizes) and (sizes == 4).all():
-            quads = _from_zero(np.array(polygons, dtype=np.int64), len(vertices))
+            quads = _from_zero(np.array(polygons, dtype=np.int64))
         uv, uv_triangles = _layout(lines, texts) if with_uv else (None, None)
     except ValueError as error:
         raise MeshFileError(f"{path} is damaged or not an .obj file ({error})") from error
@@ -75,6 +76,32 @@ def parse_obj(path: Path, with_uv: bool = False) -> ObjMesh:
     if uv is not None and uv_triangles is not None:
         _check_corners(uv_triangles, len(uv), f"{path} has polygons past its {len(uv)} texture coordinates")
     return ObjMesh(vertices, triangles, quads, uv, uv_triangles, owner)
+
+
+def _counted_from_start(lines: list[str]) -> list[str]:
+    """The lines with negative corners, which count back from where they stand, as positive ones."""
+    if not any(line.startswith(("f ", "f\t")) and "-" in line for line in lines):
+        return lines
+    seen, out = {"v": 0, "vt": 0, "vn": 0}, []
+    for line in lines:
+        word = line.split(maxsplit=1)[0] if line else ""
+        if word in seen:
+            seen[word] += 1
+        if word == "f":
+            counts = (seen["v"], seen["vt"], seen["vn"])
+            corners = [
+                "/".join(
+                    _positive(part, count) for part, count in zip(corner.split("/"), counts, strict=False)
+                )
+                for corner in line.split()[1:]
+            ]
+            line = f"f {' '.join(corners)}"
+        out.append(line)
+    return out
+
+
+def _positive(text: str, count: int) -> str:
+    return str(count + 1 + int(text)) if text.startswith("-") else text
 
 
 def _check_corners(corners: np.ndarray, count: int, message: str) -> None:
@@ -102,20 +129,20 @@ def _layout(lines: list[str], texts: list[str]) -> tuple[np.ndarray | None, np.n
     uv = _rows(lines, "vt", 2)
     if not len(uv) or not np.isfinite(uv).all():
         raise ValueError("texture coordinates that are missing or not finite")
-    triangles = _fans([[c[1] for c in polygon] for polygon in corners], len(uv))
+    triangles = _fans([[c[1] for c in polygon] for polygon in corners])
     return np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1), triangles
 
 
-def _fans(polygons: list[list[str]], count: int) -> np.ndarray:
-    """[T, 3] triangles of polygons whose corners are texts that count from 1, or from the end if negative."""
+def _fans(polygons: list[list[str]]) -> np.ndarray:
+    """[T, 3] triangles of polygons whose corners are texts that count from 1."""
     if {len(polygon) for polygon in polygons} == {3}:
-        return _from_zero(np.array(polygons, dtype=np.int64), count)
+        return _from_zero(np.array(polygons, dtype=np.int64))
     numbers = [[int(word) for word in polygon] for polygon in polygons]
     fans = [(p[0], p[i], p[i + 1]) for p in numbers for i in range(1, len(p) - 1)]
-    return _from_zero(np.array(fans, dtype=np.int64).reshape(-1, 3), count)
+    return _from_zero(np.array(fans, dtype=np.int64).reshape(-1, 3))
 
 
-def _from_zero(corners: np.ndarray, count: int) -> np.ndarray:
+def _from_zero(corners: np.ndarray) -> np.ndarray:
     if (corners == 0).any():
         raise ValueError("a corner with the number 0; .obj files count from 1")
-    return np.where(corners < 0, count + corners, corners - 1)
+    return corners - 1

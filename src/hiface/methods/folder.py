@@ -43,6 +43,8 @@ class FolderMethod:
 
     licence = "that of the program that wrote the meshes"
 
+    always_again = True  # its meshes may have changed since they were last read
+
     def __init__(self, folder: Path, template: Path | None = None) -> None:
         self.name = f"folder:{folder}"
         self.description = "meshes of another program"

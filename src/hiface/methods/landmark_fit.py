@@ -6,9 +6,14 @@ from __future__ import annotations
 from hiface.data import Photo
 from hiface.evaluation.method import Prediction
 from hiface.fitting.fit import fit_face
-from hiface.methods.shared import model_prediction, most_certain_first, sparse_observation
+from hiface.methods.shared import (
+    all_that_can_be_fitted,
+    model_prediction,
+    most_certain_first,
+    sparse_observation,
+)
 from hiface.morphable import MorphableModel, load_model
-from hiface.networks.detect import FaceDetector
+from hiface.networks.detect import Detection, FaceDetector
 from hiface.transfer.complete import complete_model
 
 
@@ -48,8 +53,9 @@ class LandmarkFitMethod:
         self.load()
         assert self._loaded is not None
         model, detector = self._loaded
-        found = []
-        for detection in most_certain_first(detector, photo):
+
+        def fitted(detection: Detection) -> Prediction:
             params = fit_face(model, sparse_observation(detection, photo)).params
-            found.append(model_prediction(model, params, detection.box))
-        return found
+            return model_prediction(model, params, detection.box)
+
+        return all_that_can_be_fitted(fitted, most_certain_first(detector, photo))

@@ -10,7 +10,12 @@ from hiface.evaluation.method import Prediction
 from hiface.fitting.config import FitConfig
 from hiface.fitting.fit import POSE_PARTS, start_fit
 from hiface.fitting.parameters import to_face_params
-from hiface.methods.shared import model_prediction, most_certain_first, sparse_observation
+from hiface.methods.shared import (
+    all_that_can_be_fitted,
+    model_prediction,
+    most_certain_first,
+    sparse_observation,
+)
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.transfer.complete import complete_model
@@ -50,7 +55,8 @@ class MeanFaceMethod:
         self.load()
         assert self._loaded is not None
         model, detector = self._loaded
-        return [self._posed(model, found, photo) for found in most_certain_first(detector, photo)]
+        detections = most_certain_first(detector, photo)
+        return all_that_can_be_fitted(lambda found: self._posed(model, found, photo), detections)
 
     def _posed(self, model: MorphableModel, detection: Detection, photo: Photo) -> Prediction:
         observation = sparse_observation(detection, photo)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from importlib.resources import files
 from pathlib import Path
 
 from hiface.errors import OptionError
@@ -14,6 +16,29 @@ from hiface.methods.mean_face import MeanFaceMethod
 from hiface.methods.mediapipe_landmarker import MediapipeMethod
 from hiface.methods.options import FOLDER, METHOD_NAMES, MethodOptions
 from hiface.methods.ours import HifaceMethod
+
+_USED_BY = {
+    "weights": ("hiface", "hiface-refine"),
+    "face_model": ("hiface-fit", "landmarks", "mean"),
+    "eos_share": ("eos",),
+    "mediapipe_model": ("mediapipe",),
+}
+
+
+def check_options(text: str, options: MethodOptions) -> None:
+    """Raises OptionError if an option is given that this method would not look at."""
+    for name, users in _USED_BY.items():
+        if getattr(options, name) is not None and text.strip() not in users:
+            raise OptionError(f"--{name.replace('_', '-')} is for {', '.join(users)}, not for {text}")
+
+
+def networks_digest() -> str:
+    """Hash of the packaged networks: predictions of others are not taken for theirs."""
+    digest = hashlib.sha256()
+    for path in sorted((files("hiface") / "assets" / "weights").iterdir(), key=lambda path: path.name):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def make_method(text: str, options: MethodOptions | None = None) -> Method:

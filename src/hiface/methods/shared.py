@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from hiface.data import Photo
-from hiface.errors import ShapeError
+from hiface.errors import FitError, ShapeError
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.metrics.realy import keypoint_groups
 from hiface.fitting.observations import FaceObservation
@@ -35,6 +35,26 @@ def sparse_observation(detection: Detection, photo: Photo) -> FaceObservation:
         landmarks68_sigma_px=detection.landmarks68_sigma_px,
         focal_px=photo.focal_px,
     )
+
+
+def all_that_can_be_fitted(
+    fit: Callable[[Detection], Prediction], detections: Sequence[Detection]
+) -> list[Prediction]:
+    """Predictions of the faces whose fit succeeds.
+
+    Raises:
+        FitError: There are faces, and none can be fitted.
+    """
+    found: list[Prediction] = []
+    failed: FitError | None = None
+    for detection in detections:
+        try:
+            found.append(fit(detection))
+        except FitError as error:
+            failed = error
+    if failed is not None and not found:
+        raise failed
+    return found
 
 
 def model_keypoints(model: MorphableModel) -> dict[str, LandmarkSet]:

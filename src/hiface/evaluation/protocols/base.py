@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hiface.data import Photo, read_photo
+from hiface.data.images import IMAGE_SUFFIXES
 from hiface.errors import NoFaceError, UnreadableImageError
 from hiface.evaluation.method import Prediction
 from hiface.networks.boxes import iou_matrix
@@ -29,6 +30,13 @@ class Item:
     name: str
     image: Path | None
     box: Tensor | None = None
+
+
+class PlainState:
+    """For frozen dataclasses: what was worked out from the fields does not travel to other processes."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # pyright: ignore
 
 
 class Benchmark(Protocol):
@@ -77,6 +85,18 @@ def photo_of(item: Item) -> Photo:
     if item.image is None:
         raise UnreadableImageError(f"{item.name} has no picture here; only saved predictions can be scored")
     return read_photo(item.image)
+
+
+def settings_of(benchmark: Any) -> dict[str, str]:
+    """All fields of a benchmark but where predictions lie: what scores may depend on."""
+    return {f.name: str(getattr(benchmark, f.name)) for f in fields(benchmark) if f.name != "predicted"}
+
+
+def picture_beside(path: Path) -> Path | None:
+    """The picture with the name of another file in its folder, whatever its suffix."""
+    suffixes = [end for suffix in IMAGE_SUFFIXES for end in (suffix, suffix.upper())]
+    places = [path.with_name(path.stem + suffix) for suffix in suffixes]
+    return next((place for place in places if place.is_file()), None)
 
 
 def the_face(found: list[Prediction], box: Tensor | None = None) -> Prediction:

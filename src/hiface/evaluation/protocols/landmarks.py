@@ -20,11 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.data.images import IMAGE_SUFFIXES
 from hiface.errors import EvaluationDataError, TopologyError
 from hiface.evaluation.landmarks import eye_distance, match_boxes, nme, nme51
 from hiface.evaluation.method import Prediction
-from hiface.evaluation.protocols.base import Item
+from hiface.evaluation.protocols.base import Item, PlainState, picture_beside
 from hiface.export.atomic import atomic_write_text
 
 FAILURE = 0.10
@@ -49,7 +48,7 @@ _Truth = tuple[Path, list[Reference], np.ndarray | None]
 
 
 @dataclass(frozen=True)
-class LandmarkBenchmark:
+class LandmarkBenchmark(PlainState):
     """Photos with landmarks.
 
     Attributes:
@@ -120,7 +119,8 @@ class LandmarkBenchmark:
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Found faces, errors in per cent, and how many are beyond 10 % or not found."""
         scores = [row["scores"] for row in rows]
-        faces, false = sum(s["faces"] for s in scores), sum(s["false"] for s in scores)
+        faces = sum(len(trusted) for _, trusted, _ in self._references.values())
+        false = sum(s["false"] for s in scores)
         summary: dict[str, Any] = {"faces": faces, "false": false}
         for key in ("nme51", "nme68"):
             errors = np.array([e for s in scores for e in s[key]])
@@ -173,7 +173,9 @@ def _of_json(path: Path) -> dict[str, _Truth]:
             references = [
                 Reference(torch.tensor(f["box"]), torch.tensor(f["landmarks68"])[:, :2]) for f in trusted
             ]
-            name = photo["file"].rsplit(".", 1)[0]
+            name = Path(photo["file"]).with_suffix("").as_posix()
+            if name in found or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"file {photo['file']!r} is named twice or lies elsewhere")
             boxes = np.asarray(other, np.float64).reshape(-1, 4)
             found[name] = (path.parent / photo["file"], references, boxes)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -184,12 +186,12 @@ def _of_json(path: Path) -> dict[str, _Truth]:
 def _of_pts(data: Path) -> dict[str, _Truth]:
     found = {}
     for path in sorted(data.rglob("*.pts")):
-        pictures = [p for p in path.parent.glob(f"{path.stem}.*") if p.suffix.lower() in IMAGE_SUFFIXES]
-        if pictures:
+        picture = picture_beside(path)
+        if picture is not None:
             points = read_pts(path)
             box = torch.cat([points.amin(dim=0), points.amax(dim=0)])
             name = path.relative_to(data).with_suffix("").as_posix()
-            found[name] = (pictures[0], [Reference(box, points)], None)
+            found[name] = (picture, [Reference(box, points)], None)
     return found
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from hiface.errors import EvaluationDataError, MeshFileError, TopologyError
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.metrics.now import N_LANDMARKS, RADIUS, NowPrediction, Scan, now_distances
-from hiface.evaluation.protocols.base import Item, the_face
+from hiface.evaluation.protocols.base import Item, PlainState, the_face
 from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 from hiface.geometry.mesh_files import obj_text, read_mesh
 
@@ -39,7 +39,7 @@ _BINS_MM = np.linspace(0.0, 7.0, 701)
 
 
 @dataclass(frozen=True)
-class NowBenchmark:
+class NowBenchmark(PlainState):
     """NoW.
 
     Attributes:
@@ -61,7 +61,8 @@ class NowBenchmark:
     def items(self) -> list[Item]:
         """Pictures of the list, in its order."""
         listed = self.data / _LISTS[self.image_set]
-        missing = [p.name for p in (listed, self.data / _SCANS, self.data / _LANDMARKS) if not p.exists()]
+        truth = (self.data / _SCANS, self.data / _LANDMARKS) if self.image_set == "val" else ()
+        missing = [p.name for p in (listed, *truth) if not p.exists()]
         if missing:
             raise EvaluationDataError(
                 f"{self.data} is not NoW's data: there is no {' and no '.join(missing)}; "
@@ -114,7 +115,6 @@ class NowBenchmark:
             "median": float(np.median(distances)),
             "sum_of_squares": float((distances**2).sum()),
             "histogram": inside.tolist(),
-            "beyond": int((distances >= _BINS_MM[-1]).sum()),
         }
 
     def scan(self, subject: str) -> Scan:
@@ -137,10 +137,10 @@ class NowBenchmark:
     def table(self, summary: dict[str, Any]) -> list[list[str]]:
         """A row for all and for each challenge."""
         head = ["mm", "median", "mean", "std", "pictures"]
-        rows = [
-            [name, f"{v['median']:.3f}", f"{v['mean']:.3f}", f"{v['std']:.3f}", str(v["pictures"])]
-            for name, v in summary.items()
-        ]
+        rows = []
+        for name, v in summary.items():
+            median = f"> {_BINS_MM[-1]:.0f}" if v["median"] is None else f"{v['median']:.3f}"
+            rows.append([name, median, f"{v['mean']:.3f}", f"{v['std']:.3f}", str(v["pictures"])])
         return [head, *rows]
 
 
@@ -152,7 +152,7 @@ def _pooled(scores: list[dict[str, Any]]) -> dict[str, Any]:
     below = np.cumsum(np.sum([s["histogram"] for s in scores], axis=0)) / count
     reached = int(np.searchsorted(below, 0.5))
     if reached >= len(below):
-        median = float("inf")
+        median = None
     else:
         before = below[reached - 1] if reached else 0.0
         share = (0.5 - before) / max(below[reached] - before, 1e-12)

@@ -33,7 +33,7 @@ from hiface.evaluation.metrics.realy import (
     Subject,
     realy_errors,
 )
-from hiface.evaluation.protocols.base import Item, the_face
+from hiface.evaluation.protocols.base import Item, PlainState, the_face
 from hiface.export.atomic import atomic_write_text
 from hiface.geometry.mesh_files import PlainMesh, obj_text, read_mesh, read_points
 from hiface.types import LandmarkSet
@@ -45,7 +45,7 @@ _STRANGE_SHARE = 0.01  # of triangles, that a program may have split otherwise
 
 
 @dataclass(frozen=True)
-class RealyBenchmark:
+class RealyBenchmark(PlainState):
     """REALY.
 
     Attributes:
@@ -77,6 +77,14 @@ class RealyBenchmark:
             raise EvaluationDataError(
                 f"{folder} holds no file called after a subject, such as 1.jpg or 12_3.jpg"
             )
+        if len({path.stem for path in files}) < len(files):
+            raise EvaluationDataError(
+                f"{folder} has pictures that differ in their suffix only; keep one of each"
+            )
+        if self.images is None and self._template_file(folder) is None:
+            raise EvaluationDataError(
+                f"{folder} has no {_TEMPLATE}.obj with {_TEMPLATE}.txt; name one by --template"
+            )
         files.sort(key=lambda path: (int(path.stem.split("_")[0]), path.stem))
         return [Item(path.stem, path if self.images is not None else None) for path in files]
 
@@ -95,14 +103,18 @@ class RealyBenchmark:
 
     def saved(self, item: Item, folder: Path) -> list[Path]:
         """The mesh and its template."""
+        template, mesh = self._template_file(folder), _mesh_file(folder, item.name)
+        return [] if template is None or mesh is None else [mesh, template, template.with_suffix(".txt")]
+
+    def _template_file(self, folder: Path) -> Path | None:
         template = self.template or folder / f"{_TEMPLATE}.obj"
-        files = [folder / f"{item.name}.obj", template, template.with_suffix(".txt")]
-        return files if files[0].is_file() else []
+        return template if template.is_file() and template.with_suffix(".txt").is_file() else None
 
     def score(self, item: Item, folder: Path) -> dict[str, Any]:
         """Region to estimator to millimetres."""
-        template, points = read_template(self.template or folder / f"{_TEMPLATE}.obj")
-        mesh = read_mesh(folder / f"{item.name}.obj")
+        path, template_path, _ = self.saved(item, folder)
+        template, points = read_template(template_path)
+        mesh = read_mesh(path)
         check_topology(mesh, template, f"{item.name}.obj")
         places = points.positions(mesh.vertices, template.triangles)
         predicted = PredictedMesh(mesh.vertices, mesh.triangles, places, self._measured(mesh))
@@ -140,6 +152,10 @@ class RealyBenchmark:
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Mean, median and sample standard deviation of each region; "all" is the mean of the four means."""
         summary: dict[str, Any] = {"count": len(rows)}
+        views = sorted({view_of(row["name"]) for row in rows})
+        if len(views) > 1:
+            parts = {view: [row for row in rows if view_of(row["name"]) == view] for view in views}
+            summary["views"] = {view: self.summarise(part) for view, part in parts.items()}
         for estimator in ESTIMATORS if rows else ():
             table = {}
             for region in REGIONS:
@@ -166,7 +182,23 @@ class RealyBenchmark:
             for e in ESTIMATORS
             if e in summary
         ]
+        if "bent" in summary:
+            for key in ("median", "std"):
+                rows.append([f"REALY, {key}", "", *(f"{summary['bent'][r][key]:.3f}" for r in REGIONS)])
+        for view, part in summary.get("views", {}).items():
+            values = [f"{part['bent'][column]['mean']:.3f}" for column in ("all", *REGIONS)]
+            rows.append([f"REALY, view {view or 'without a number'}", *values])
         return [head, *rows]
+
+
+def view_of(name: str) -> str:
+    """What follows the subject's number in a picture's name: "3" of "12_3", "" of "12"."""
+    return name.partition("_")[2]
+
+
+def _mesh_file(folder: Path, name: str) -> Path | None:
+    places = [folder / f"{name}{suffix}" for suffix in (".obj", ".OBJ")]
+    return next((place for place in places if place.is_file()), None)
 
 
 def check_topology(mesh: PlainMesh, template: PlainMesh, name: str) -> None:

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from hiface.detail.basis import load_detail_basis
+from hiface.errors import TopologyError
 from hiface.evaluation.landmarks import landmark_groups
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.metrics.now import NowPrediction, now_distances
 from hiface.evaluation.metrics.open_scans import scan_of, subject_of
 from hiface.evaluation.metrics.realy import ESTIMATORS, REGIONS, PredictedMesh, realy_errors
 from hiface.evaluation.prediction_files import read_prediction, write_prediction
-from hiface.evaluation.protocols.base import Item, overlap, the_face
+from hiface.evaluation.protocols.base import Item, PlainState, overlap, the_face
 from hiface.evaluation.reexpression import wrinkled_texels
 from hiface.evaluation.regions import region_errors
 from hiface.evaluation.synthetic_set import About, Truth, picture_path, read_about, read_truth
@@ -36,7 +37,7 @@ _DETAIL = ("seen", "other", "kept", "none")
 
 
 @dataclass(frozen=True)
-class SyntheticBenchmark:
+class SyntheticBenchmark(PlainState):
     """Synthetic portraits.
 
     Attributes:
@@ -69,6 +70,10 @@ class SyntheticBenchmark:
         """Writes the face that the portrait shows; none where all finds lie elsewhere."""
         face = the_face([f for f in found if overlap(f.box, item.box) > _LEAST_IOU], item.box)
         other = None
+        if self.detail_only and (face.reexpress is None or face.displacement is None):
+            raise TopologyError(
+                "this method makes no wrinkles of other expressions, so it cannot be compared by them"
+            )
         if face.reexpress is not None:
             other = face.reexpress(read_truth(self.data, item.name).other_expression)
         write_prediction(folder / f"{item.name}.safetensors", face, other)

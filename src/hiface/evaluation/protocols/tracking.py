@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.data.images import IMAGE_SUFFIXES
 from hiface.errors import EvaluationDataError, TopologyError
 from hiface.evaluation.landmarks import eye_distance, landmark_groups
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.prediction_files import read_prediction, write_prediction
-from hiface.evaluation.protocols.base import Item, overlap, the_face
+from hiface.evaluation.protocols.base import Item, PlainState, overlap, picture_beside, the_face
 from hiface.evaluation.protocols.landmarks import read_pts
 from hiface.geometry.procrustes import procrustes
 
@@ -34,7 +33,7 @@ _LEAST_SHARE = 0.12  # of the box's longer side: the eye distance of a head in p
 
 
 @dataclass(frozen=True)
-class TrackingBenchmark:
+class TrackingBenchmark(PlainState):
     """Clips with landmarks.
 
     Attributes:
@@ -53,9 +52,9 @@ class TrackingBenchmark:
     def _frames(self) -> dict[str, tuple[Path, Tensor]]:
         frames = {}
         for path in sorted(self.data.glob("*/*.pts")):
-            pictures = [p for p in path.parent.glob(f"{path.stem}.*") if p.suffix.lower() in IMAGE_SUFFIXES]
-            if pictures:
-                frames[f"{path.parent.name}/{path.stem}"] = (pictures[0], read_pts(path))
+            picture = picture_beside(path)
+            if picture is not None:
+                frames[f"{path.parent.name}/{path.stem}"] = (picture, read_pts(path))
         if not frames:
             raise EvaluationDataError(f"{self.data} holds no <clip>/<frame>.png with .pts files beside them")
         return frames
@@ -75,7 +74,8 @@ class TrackingBenchmark:
     def score(self, item: Item, folder: Path) -> dict[str, Any]:
         """Offsets of the inner points over the eye distance, and the resting face in millimetres."""
         face, _ = read_prediction(folder / f"{item.name}.safetensors")
-        assert face.landmarks68_px is not None
+        if face.landmarks68_px is None:
+            raise TopologyError(f"the prediction of {item.name} has no 68 landmarks")
         truth = self._frames[item.name][1]
         size = torch.maximum(eye_distance(truth), _LEAST_SHARE * (truth.amax(0) - truth.amin(0)).max())
         inner = slice(len(landmark_groups()["jaw"]), None)
