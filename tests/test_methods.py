@@ -369,7 +369,7 @@ def test_folder_names_what_is_wrong(photos, tmp_path):
         (".json", '{"landmarks68": [[1, 2]]}', "68 pairs"),
         (".json", "[1]", "object"),
         (".json", "{", "not JSON"),
-        (".txt", "1 2 3\n4 5 6\n", "7 points"),
+        (".txt", "1 2 3\n4 5 6\n", "7 finite points"),
         (".txt", "9 9 9\n" * 7, "not on anna"),
     ):
         file = base.with_suffix(suffix)

@@ -138,6 +138,41 @@ def test_regional_alignment_finds_a_region_that_was_moved():
         assert (back - person.double() / UNIT_M)[mask].norm(dim=-1).mean() < 0.01, region
 
 
+ALIGNED_BY = {
+    "nose": [*range(27, 32), 35, 32, 33, 34, 70, 71],
+    "mouth": [*range(48, 61), 64],
+    "forehead": [*range(36, 48), *range(17, 27)],
+    "cheek": [*range(48, 61), 64, 76, 77, 36, 41, 40, 39, 42, 47, 46, 45, 7, 8, 9],
+}
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_regional_alignment_follows_the_published_loop(region):
+    person, triangles = shape(2), hiface.load_model().triangles
+    truth = subject(person)
+    vertices, points = shape(6).double() / UNIT_M, keypoints(shape(6)).double() / UNIT_M
+    tree = SurfaceTree(vertices, triangles)
+    found = regional_alignment(tree, points, truth, region)
+    scan, chosen = truth.regions[region].vertices, ALIGNED_BY[region]
+    rate = int(len(scan) / len(chosen) / (4 if region == "cheek" else 1))
+    moved, marks, before = vertices.clone(), points[chosen].repeat(rate, 1), 0.0
+    target = torch.cat([scan, truth.keypoints[chosen].repeat(rate, 1)]).numpy()
+    for _ in range(101):
+        nearest = SurfaceTree(moved, triangles).closest(scan).points
+        source = torch.cat([nearest, marks]).numpy()
+        s, t = source - source.mean(0), target - target.mean(0)
+        U, _, Vh = np.linalg.svd(t.T @ s)
+        R = U @ Vh
+        shift = (target - source @ R.T).mean(0)
+        error = ((source @ R.T + shift - target) ** 2).sum(1).mean()
+        if abs(error - before) < 1e-6:
+            break
+        before = error
+        moved, marks = (torch.from_numpy(p.numpy() @ R.T + shift) for p in (moved, marks))
+    assert torch.allclose(found.apply(vertices), moved, atol=1e-8)
+    assert (moved - vertices).norm(dim=-1).mean() > 0.05
+
+
 def turn_by(angle):
     c, s = math.cos(angle), math.sin(angle)
     return torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)

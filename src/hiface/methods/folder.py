@@ -14,11 +14,11 @@ from torch import Tensor
 from hiface.data import Photo
 from hiface.errors import MeshFileError, TopologyError
 from hiface.evaluation.method import Prediction
+from hiface.evaluation.protocols.now import UNIT_MM, read_landmarks
 from hiface.geometry.closest import barycentric_of, closest_points_reference
 from hiface.geometry.mesh_files import MESH_SUFFIXES, PlainMesh, read_mesh
 from hiface.types import LandmarkSet
 
-METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 _NEUTRAL = ".neutral"
 _OFF_SURFACE = 0.05  # of the mesh's diagonal
 
@@ -80,14 +80,14 @@ class FolderMethod:
             return []
         mesh = read_mesh(path)
         if self._template is not None:
-            check_topology(mesh, self._template, path, str(self._template_file))
+            check_same_triangles(mesh, self._template, path, str(self._template_file))
         at_rest = _first_mesh(path.with_suffix(""), _NEUTRAL)
         neutral = None if at_rest is None else read_mesh(at_rest)
         if neutral is not None and at_rest is not None:
-            check_topology(neutral, mesh, at_rest, path.name)
+            check_same_triangles(neutral, mesh, at_rest, path.name)
         notes = _read_notes(path.with_suffix(".json"))
         points, unit = notes.get("landmarks68"), notes.get("unit")
-        factor = METRES[unit] if unit else 1.0
+        factor = UNIT_MM[unit] / 1e3 if unit else 1.0
         points_px = None if points is None else torch.tensor(points, dtype=torch.float32)
         whole = torch.tensor([0.0, 0.0, photo.width, photo.height])
         box = whole if points_px is None else torch.cat([points_px.amin(0), points_px.amax(0)])
@@ -125,8 +125,8 @@ class FolderMethod:
         return None
 
 
-def check_topology(mesh: PlainMesh, template: PlainMesh, path: Path, template_name: str) -> None:
-    """Compares vertex counts and triangles.
+def check_same_triangles(mesh: PlainMesh, template: PlainMesh, path: Path, template_name: str) -> None:
+    """Compares vertex counts and triangles one by one, since keypoints are numbered by triangles.
 
     Raises:
         TopologyError: They differ; says what was expected.
@@ -161,15 +161,7 @@ def _seven(path: Path, mesh: PlainMesh) -> dict[str, LandmarkSet]:
     file = next((candidate for candidate in files if candidate.is_file()), None)
     if file is None:
         return {}
-    try:
-        values = (
-            np.load(file, allow_pickle=False) if file.suffix == ".npy" else np.loadtxt(file, comments="#")
-        )
-        points = torch.from_numpy(np.asarray(values, dtype=np.float64))
-    except (OSError, ValueError, EOFError) as error:
-        raise MeshFileError(f"{file} cannot be read as seven points ({error})") from error
-    if points.shape != (7, 3) or not bool(points.isfinite().all()):
-        raise MeshFileError(f"{file} must hold 7 points of 3 finite numbers, got {tuple(points.shape)}")
+    points = read_landmarks(file)
     near = closest_points_reference(points, mesh.vertices, mesh.triangles)
     size = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()
     if float(near.distances.max()) > _OFF_SURFACE * float(size):
@@ -184,8 +176,8 @@ def _seven(path: Path, mesh: PlainMesh) -> dict[str, LandmarkSet]:
 def _read_notes(path: Path) -> dict[str, Any]:
     content = _read_json(path)
     points, unit = content.get("landmarks68"), content.get("unit")
-    if unit is not None and unit not in METRES:
-        raise MeshFileError(f"{path} has the unit {unit!r}; expected one of {', '.join(METRES)}")
+    if unit is not None and unit not in UNIT_MM:
+        raise MeshFileError(f"{path} has the unit {unit!r}; expected one of {', '.join(UNIT_MM)}")
     if points is not None:
         try:
             array = np.array(points, dtype=np.float64)
