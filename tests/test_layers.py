@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "hiface"
 LAYERS = [
     {"errors"},
-    {"types", "assets", "devices"},
+    {"types", "assets", "devices", "atomic", "optional"},
     {"geometry"},
     {"morphable"},
     {"render"},

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import OutputError, ShapeError
-from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 from hiface.export.obj import write_obj
 from hiface.export.parts import quad_corners, split_by_material
 from hiface.export.pictures import to_array

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hiface.atomic import atomic_write_bytes
 from hiface.detail.sd_detail import Parts
 from hiface.errors import OutputError
-from hiface.export.atomic import atomic_write_bytes
 from hiface.export.clips import Clip, expression_clip
 from hiface.export.detail_maps import displacement_png, tangent_normal_map
 from hiface.export.glb import write_glb

@@ -164,7 +164,7 @@ def _write(
     from rich.progress import track
 
     from hiface.animation.retarget import drive
-    from hiface.export.atomic import atomic_write_bytes
+    from hiface.atomic import atomic_write_bytes
     from hiface.export.clips import Clip
     from hiface.export.detail_pictures import encode_animation, face_picture, photo_panel, portrait_camera
     from hiface.export.draw import grid

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from hiface.atomic import atomic_write_text
 from hiface.cli.folders import prepare_folder, unique_names
 from hiface.data import Photo, PhotoStore, StoredPhoto
 from hiface.errors import HifaceError, OutputError
-from hiface.export.atomic import atomic_write_text
 from hiface.reconstructor import Reconstructor
 from hiface.saving import SaveOptions, save_person
 

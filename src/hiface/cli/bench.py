@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from hiface.cli.bars import progress_bar
 from hiface.cli.folders import prepare_folder
 from hiface.cli.reconstruct import expand_photos
 from hiface.errors import OptionError
@@ -100,11 +101,12 @@ def machine() -> dict[str, Any]:
     import torch
 
     from hiface import __version__
+    from hiface.evaluation.runs import cpu_name
     from hiface.networks.runtime import default_threads
 
     affinity = getattr(os, "sched_getaffinity", None)
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "usable_cores": len(affinity(0)) if affinity else os.cpu_count(),
@@ -118,20 +120,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def _run(run: Bench, repeats: int, console: Console) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("loading", total=run.steps(repeats))
 
         def advance(what: str) -> None:
@@ -160,7 +150,7 @@ def rows(timing: Timing) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, timing: Timing, repeats: int) -> None:
-    from hiface.export.atomic import atomic_write_text
+    from hiface.atomic import atomic_write_text
 
     base = timing.baseline()
     content = {

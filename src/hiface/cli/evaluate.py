@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hiface.cli.bars import progress_bar
 from hiface.errors import EvaluationDataError, OptionError
 from hiface.methods.options import FOLDER, MethodOptions
 
@@ -128,12 +128,6 @@ def evaluate(
     return 0 if set(result["statuses"]) == {"ok"} else 1
 
 
-def progress_bar() -> Progress:
-    """A bar on the error stream that goes away when it is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
 def compare(
     results: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULT ...")],
     plot: Path | None = None,
@@ -149,9 +143,9 @@ def compare(
     Returns:
         Exit code.
     """
+    from hiface.atomic import atomic_write_bytes, atomic_write_text
     from hiface.evaluation import comparison
     from hiface.evaluation.report import read_result
-    from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 
     if not results:
         raise OptionError("name results: hiface compare hiface_eval/now-hiface hiface_eval/now-mean")

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hiface.cli.bars import progress_bar
 from hiface.errors import HifaceError, OptionError, UnreadableImageError
 
 
@@ -88,8 +88,7 @@ def reconstruct(
     files = expand_photos(photos)
     console = Console(stderr=True)
     reconstructor = _load(console, method, device)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("reconstructing", total=len(files))
 
         def advance(name: str) -> None:

@@ -104,7 +104,7 @@ def _write(
     from PIL import Image
     from rich.progress import track
 
-    from hiface.export.atomic import atomic_write_bytes
+    from hiface.atomic import atomic_write_bytes
     from hiface.export.detail_pictures import encode_animation, photo_panel
     from hiface.export.draw import grid
     from hiface.export.pictures import pil_png

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hiface.cli.bars import progress_bar
 from hiface.errors import OptionError
 
 
@@ -75,8 +75,7 @@ def synth(
         return 0
     from hiface.synthetic.shards import write_shards
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task(sample.kind, total=count)
         write_shards(
             out, count, spec, workers, lambda done, total: progress.update(task, completed=done, total=total)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hiface.errors import EvaluationDataError, MissingExtraError
+from hiface.errors import EvaluationDataError
 from hiface.evaluation.metrics.realy import REGIONS
+from hiface.optional import needed
 
 _TENTH_MM = 0.1
 
@@ -99,11 +100,9 @@ def plot(results: list[dict[str, Any]]) -> bytes:
     check_alike(results)
     if not any(figures_of(result) for result in results):
         raise EvaluationDataError("none of the results has a score; there is nothing to draw")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("plots need matplotlib; type: pip install 'hiface[eval]'") from error
-    figure = Figure(figsize=(8.0, 4.2), dpi=130, layout="constrained")
+    figure = needed("matplotlib.figure", "plots need matplotlib").Figure(
+        figsize=(8.0, 4.2), dpi=130, layout="constrained"
+    )
     figure.suptitle(f"{results[0]['benchmark']}, version {results[0].get('benchmark_version')}")
     if results[0]["benchmark"].startswith("now"):
         axes = figure.subplots()

@@ -9,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from hiface.atomic import atomic_write_bytes
 from hiface.errors import MeshFileError
 from hiface.evaluation.method import Prediction
-from hiface.export.atomic import atomic_write_bytes
 from hiface.types import LandmarkSet
 
 _KIND = "hiface prediction 1"

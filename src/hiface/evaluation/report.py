@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL import Image
 
+from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import EvaluationDataError
 from hiface.evaluation.fairness import by_group, group_of, markdown, worst
 from hiface.evaluation.prediction_files import read_prediction
 from hiface.evaluation.protocols.synthetic import SyntheticBenchmark
 from hiface.evaluation.runs import RunFolder
-from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 from hiface.export.draw import draw_landmarks, grid
 from hiface.export.pictures import pil_png
 

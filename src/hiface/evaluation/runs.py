@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from hiface import __version__
+from hiface.atomic import atomic_write_text
 from hiface.errors import (
     EvaluationDataError,
     HifaceError,
@@ -38,7 +39,6 @@ from hiface.errors import (
 )
 from hiface.evaluation.method import Method
 from hiface.evaluation.protocols.base import Benchmark, Item, photo_of, settings_of
-from hiface.export.atomic import atomic_write_text
 
 FORMAT_VERSION = 1
 
@@ -277,12 +277,17 @@ def write_result(
 
 def machine() -> str:
     """Processor and number of cores, without the name of the computer."""
-    name = platform.processor() or platform.machine()
+    return f"{cpu_name()}, {multiprocessing.cpu_count()} threads, {platform.system()}"
+
+
+def cpu_name() -> str:
+    """Model of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {multiprocessing.cpu_count()} threads, {platform.system()}"
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def commit() -> str | None:

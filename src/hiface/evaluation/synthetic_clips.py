@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import EvaluationDataError, OptionError
-from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 from hiface.export.pictures import pil_png
 from hiface.synthetic.clips import generate_clip
 from hiface.synthetic.datasets import HOLDOUT_SEED, SEED_STRIDE, open_model

@@ -25,10 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import EvaluationDataError, OptionError
 from hiface.evaluation.holdout import head_yaw, skin_luminance, space_length
 from hiface.evaluation.landmarks import landmark_groups
-from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 from hiface.export.pictures import pil_png
 from hiface.morphable import MorphableModel, load_model
 from hiface.synthetic.compose import skin_colour_of

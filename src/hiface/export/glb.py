@@ -19,8 +19,8 @@ from torch import Tensor
 
 from hiface import __version__
 from hiface.animation.gaze import EYE_JOINTS, EYELOOK_NAMES
+from hiface.atomic import atomic_write_bytes
 from hiface.errors import OutputError, ShapeError
-from hiface.export.atomic import atomic_write_bytes
 from hiface.export.clips import Clip, matrix_to_quaternion, rotvec_to_quaternion
 from hiface.export.glb_mesh import GlbDetail, head_arrays, numbers, primitives
 from hiface.export.gltf_builder import GltfBuilder

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from hiface import __version__
+from hiface.atomic import atomic_write_text
 from hiface.errors import FaceFileError
-from hiface.export.atomic import atomic_write_text
 from hiface.export.morphs import check_single
 from hiface.morphable import MorphableModelData
 from hiface.types import Camera, FaceParams

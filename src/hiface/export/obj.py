@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from hiface import __version__
+from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import ShapeError
-from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 from hiface.export.dense import DenseMesh
 from hiface.export.parts import Material, material_of_parts, quad_corners
 from hiface.export.pictures import png_bytes

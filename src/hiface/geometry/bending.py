@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.errors import FitError, MissingExtraError
+from hiface.errors import FitError
 from hiface.geometry.oriented import OrientedSurface, normals_of
+from hiface.optional import needed
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,4 @@ def _solve(matrix: Any, right: np.ndarray) -> np.ndarray:
 
 
 def _sparse() -> Any:
-    try:
-        return import_module("scipy.sparse")
-    except ImportError as error:
-        raise MissingExtraError("bending meshes needs scipy; type: pip install 'hiface[eval]'") from error
+    return needed("scipy.sparse", "bending meshes needs scipy")

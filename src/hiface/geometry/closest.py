@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.errors import MissingExtraError, ShapeError
+from hiface.errors import ShapeError
+from hiface.optional import needed
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,7 @@ class SurfaceTree:
             MissingExtraError: libigl is not installed.
         """
         _check(vertices, triangles)
-        try:
-            import igl
-        except ImportError as error:
-            raise MissingExtraError(
-                "closest points on meshes need libigl; type: pip install 'hiface[eval]'"
-            ) from error
+        igl = needed("igl", "closest points on meshes need libigl")
         self._vertices = np.ascontiguousarray(vertices.detach().cpu().double().numpy())
         self._triangles = np.ascontiguousarray(triangles.detach().cpu().numpy().astype(np.int64))
         self._tree = igl.AABB()

@@ -15,14 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.errors import FitError, MissingExtraError, ShapeError
+from hiface.errors import FitError, ShapeError
+from hiface.optional import needed
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def deform_to_points(
     config = config or NonrigidConfig()
     system = _Stiffness(triangles, vertices.shape[0])
     cloud = targets.detach().cpu().double().numpy()
-    tree = _needed("scipy.spatial").cKDTree(cloud)
+    tree = needed("scipy.spatial", "non-rigid ICP needs scipy").cKDTree(cloud)
     moved = vertices.detach().cpu().double().numpy().copy()
     X, previous, solves = np.ones((4 * len(moved), 3)), np.zeros((4 * len(moved), 3)), 0
     pull = _Pull.of(keypoints, len(moved))
@@ -168,8 +168,8 @@ class _Stiffness:
     """
 
     def __init__(self, triangles: Tensor, n_vertices: int) -> None:
-        self._sparse = _needed("scipy.sparse")
-        self._qdldl = _needed("qdldl")
+        self._sparse = needed("scipy.sparse", "non-rigid ICP needs scipy")
+        self._qdldl = needed("qdldl", "non-rigid ICP needs qdldl")
         self._n = n_vertices
         t = triangles.detach().cpu().numpy()
         if len(np.unique(t)) != n_vertices:
@@ -226,7 +226,7 @@ class _Stiffness:
 
     def _sampled(self, h: np.ndarray) -> Any:
         """Data of all vertices, moved to the nearest of a few that are spread evenly."""
-        search, places = _needed("scipy.spatial").cKDTree, h[:, :3]
+        search, places = needed("scipy.spatial", "non-rigid ICP needs scipy").cKDTree, h[:, :3]
         centres = places[np.random.default_rng(0).permutation(self._n)[:_SAMPLES]]
         for _ in range(_SPREADING):
             owner = search(centres).query(places)[1]
@@ -274,11 +274,3 @@ def _conjugate_gradients(
     raise FitError(
         "bending the scan's region onto the prediction did not converge; is the region one surface?"
     )
-
-
-def _needed(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        name = module.split(".")[0]
-        raise MissingExtraError(f"non-rigid ICP needs {name}; type: pip install 'hiface[eval]'") from error

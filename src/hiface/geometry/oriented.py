@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.errors import MissingExtraError
 from hiface.geometry.closest import SurfaceTree, barycentric_of, closest_on_triangles
 from hiface.geometry.normals import vertex_normals
+from hiface.optional import needed
 
 NORMAL_M = 0.008
 """What a right angle between two normals counts as distance, over the square root of two."""
@@ -67,7 +65,7 @@ class OrientedSurface:
         a, b, c = self._corners.unbind(1)
         self._normals = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
         features = torch.cat([self._corners.mean(1), normal_m * self._normals], dim=1)
-        self._nearby = _spatial().cKDTree(features.numpy())
+        self._nearby = needed("scipy.spatial", "comparing surfaces needs scipy").cKDTree(features.numpy())
         self._open_edges, self._open_vertices = open_border(self._triangles, vertices.shape[0])
 
     def find(self, points: Tensor, normals: Tensor) -> Places:
@@ -135,10 +133,3 @@ def open_border(triangles: Tensor, n_vertices: int) -> tuple[Tensor, Tensor]:
 def normals_of(vertices: Tensor, triangles: Tensor) -> Tensor:
     """[V, 3] unit vertex normals in float64 on the CPU."""
     return vertex_normals(vertices.detach().cpu().double(), triangles.detach().cpu())
-
-
-def _spatial() -> Any:
-    try:
-        return import_module("scipy.spatial")
-    except ImportError as error:
-        raise MissingExtraError("comparing surfaces needs scipy; type: pip install 'hiface[eval]'") from error

@@ -16,12 +16,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hiface.assets.loader import read_safetensors
+from hiface.atomic import atomic_write_bytes
 from hiface.errors import AssetError, ModelFormatError, ShapeError, TopologyError
 from hiface.geometry.bending import BendingConfig
 from hiface.geometry.closest import barycentric_of, closest_on_triangles
 from hiface.geometry.oriented import OrientedSurface, normals_of
 from hiface.morphable import MorphableModelData
-from hiface.morphable.readers.hiface_file import replace_file
 from hiface.transfer.register import register
 from hiface.types import LandmarkSet
 
@@ -254,7 +254,7 @@ def write_bridge(bridge: Bridge, path: str | Path) -> Path:
         places: SurfaceMap = getattr(bridge, f"to_{side}")
         tensors |= {f"to_{side}.{name}": getattr(places, name).contiguous() for name in _TENSORS}
     meta = {"format": FORMAT, "format_version": FORMAT_VERSION, "models": json.dumps(head)}
-    return replace_file(Path(path), save(tensors, meta))
+    return atomic_write_bytes(path, save(tensors, meta))
 
 
 def read_bridge(

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiface.atomic import atomic_write_text
 from hiface.errors import EvaluationDataError, TopologyError
 from hiface.evaluation.landmarks import eye_distance, match_boxes, nme, nme51
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.protocols.base import Item, PlainState, picture_beside
-from hiface.export.atomic import atomic_write_text
 
 FAILURE = 0.10
 _PTS_TO_PX = -0.5  # .pts files count pixels from 1 and mean their centres; here centres are at 0.5

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import EvaluationDataError, MeshFileError, TopologyError
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.metrics.now import N_LANDMARKS, RADIUS, NowPrediction, Scan, now_distances
 from hiface.evaluation.protocols.base import Item, PlainState, the_face
-from hiface.export.atomic import atomic_write_bytes, atomic_write_text
 from hiface.geometry.mesh_files import obj_text, read_mesh
 
 CHALLENGES = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hiface.atomic import atomic_write_text
 from hiface.data.images import IMAGE_SUFFIXES
 from hiface.errors import EvaluationDataError, MeshFileError, TopologyError
 from hiface.evaluation.method import Prediction
@@ -34,7 +35,6 @@ from hiface.evaluation.metrics.realy import (
     realy_errors,
 )
 from hiface.evaluation.protocols.base import Item, PlainState, the_face
-from hiface.export.atomic import atomic_write_text
 from hiface.geometry.mesh_files import PlainMesh, obj_text, read_mesh, read_points
 from hiface.types import LandmarkSet
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiface.errors import MissingExtraError, ModelFormatError
+from hiface.errors import ModelFormatError
 from hiface.morphable.data import MorphableModelData
 from hiface.morphable.readers.parts import Parts, assemble, indices, need, numbered, numbers
 from hiface.morphable.readers.surface import nearest_vertices
+from hiface.optional import needed
 
 LICENCE = (
     "Basel Face Model licence of the University of Basel: non-commercial research only, no redistribution"
@@ -136,10 +137,7 @@ def _add_landmarks(parts: Parts, raw: Any, name: str) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     """All data of the file by their paths."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError(".h5 files need h5py; type: pip install 'hiface[eval]'") from error
+    h5py = needed("h5py", ".h5 files need h5py")
     content: dict[str, Any] = {}
 
     def keep(key: str, item: Any) -> None:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hiface.assets.loader import read_safetensors
-from hiface.errors import AssetError, ModelFormatError, OutputError
+from hiface.atomic import atomic_write_bytes
+from hiface.errors import AssetError, ModelFormatError
 from hiface.morphable.data import ContourLines, MorphableModelData
 from hiface.types import LandmarkSet
 
@@ -69,7 +68,7 @@ def write_model(data: MorphableModelData, path: str | Path) -> Path:
         "names": json.dumps(head),
         "metadata": json.dumps(dict(data.metadata)),
     }
-    replace_file(path, save({key: _own(value) for key, value in tensors.items()}, meta))
+    atomic_write_bytes(path, save({key: _own(value) for key, value in tensors.items()}, meta))
     return path
 
 
@@ -147,26 +146,3 @@ def _in_dtype(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str
 def _own(value: Tensor) -> Tensor:
     """A contiguous copy: safetensors refuses tensors that share memory."""
     return value.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def replace_file(path: Path, content: bytes) -> Path:
-    """Writes a file whole or not at all; missing folders are made.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror or error}); choose another file"
-        ) from error
-    return path

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hiface.errors import MissingExtraError, ModelFormatError
+from hiface.errors import ModelFormatError
+from hiface.optional import needed
 
 
 def mat_names(path: Path) -> tuple[str, ...]:
@@ -35,12 +36,9 @@ def read_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _scipy(path: Path, function: str, options: dict[str, Any]) -> Any:
+    scipy_io = needed("scipy.io", ".mat files need scipy")
     try:
-        import scipy.io
-    except ImportError as error:
-        raise MissingExtraError(".mat files need scipy; type: pip install 'hiface[eval]'") from error
-    try:
-        return getattr(scipy.io, function)(path, appendmat=False, **options)
+        return getattr(scipy_io, function)(path, appendmat=False, **options)
     except NotImplementedError as error:
         raise ModelFormatError(
             f"{path.name}: expected a MATLAB file of version 5 or 7, found version 7.3; "

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packages of the extra "eval", imported where they are used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from hiface.errors import MissingExtraError
+
+
+def needed(module: str, reason: str) -> Any:
+    """Imports a module of an optional package.
+
+    Args:
+        module: Its full name.
+        reason: What needs which package, for example "bending meshes needs scipy".
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtraError: It is not installed; the message has the line to type.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"{reason}; type: pip install 'hiface[eval]'") from error
