@@ -25,7 +25,7 @@ import roma
 import torch
 from torch import Tensor
 
-from hiface.data.colour import linear_to_srgb, srgb_to_linear
+from hiface.colour import linear_to_srgb, srgb_to_linear
 from hiface.errors import HifaceError
 from hiface.evaluation.regions import PROTOCOLS, ratio_to_mean, region_errors
 from hiface.fitting.config import FitConfig

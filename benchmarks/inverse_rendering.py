@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
-from hiface.data.colour import LUMINANCE, linear_to_srgb, srgb_to_linear
+from hiface.colour import LUMINANCE, linear_to_srgb, srgb_to_linear
 from hiface.detail.basis import load_detail_basis
 from hiface.detail.sd_detail import detailed_normals
 from hiface.evaluation.regions import PROTOCOLS, ratio_to_mean

@@ -10,7 +10,7 @@ import torch
 
 import hiface
 from hiface.assets import load_json_asset
-from hiface.data.colour import linear_to_srgb, srgb_to_linear
+from hiface.colour import linear_to_srgb, srgb_to_linear
 from hiface.export.relight import head_rotation
 from hiface.geometry.normals import vertex_normals
 from hiface.render.environment import panorama_light, turned_light

@@ -40,6 +40,24 @@ def test_realy_from_pictures_to_a_table(tmp_path):
     assert kept["rows"] == mean["rows"] and kept["machine"] and kept["command"] == "hiface eval"
 
 
+def test_a_mask_of_the_template_says_where_the_mesh_is_measured(tmp_path):
+    data, images = write_realy(tmp_path, people=(1,))
+    model = hiface.load_model()
+    nose_tip = model.landmarks("ibug68", model.template)[30]
+    near_nose = (model.template - nose_tip).norm(dim=1) < 0.02
+    mask, means = tmp_path / "mask.txt", {}
+    for name, counts in (("all", torch.ones_like(near_nose)), ("without", ~near_nose)):
+        mask.write_text(",".join(str(int(value)) for value in counts))
+        benchmark = RealyBenchmark(data, images, mask=mask, predicted=tmp_path / name / "predictions")
+        scores = run(benchmark, Known(), tmp_path / name)["rows"][0]["scores"]
+        means[name] = {region: scores[region]["bent"] for region in ("nose", "forehead")}
+    assert means["without"]["nose"] > 1.0 > 20 * means["all"]["nose"]
+    assert means["without"]["forehead"] == pytest.approx(means["all"]["forehead"], abs=1e-3)
+    mask.write_text("1,0,1")
+    with pytest.raises(TopologyError, match="3 values"):
+        benchmark.score(benchmark.items()[0], tmp_path / "all" / "predictions")
+
+
 def test_a_second_run_does_nothing_anew_and_changed_meshes_are_scored_again(tmp_path):
     data = write_now(tmp_path)
     benchmark, method = NowBenchmark(data), Known()

@@ -100,6 +100,8 @@ def test_sets_are_made_once_and_alike(people, tmp_path):
     for options in ({"seed": 4}, {"size_px": 200}):
         with pytest.raises(EvaluationDataError, match="otherwise"):
             write_set(people, 5, **({"seed": 3, "size_px": 160} | options))
+    with pytest.raises(EvaluationDataError, match="4 people"):
+        write_set(people, 3, seed=3, size_px=160)
     with pytest.raises(OptionError):
         write_set(tmp_path, 0)
     (people / "truth" / "00009.safetensors").write_bytes(b"x")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hiface.data.colour import linear_to_srgb, to_uint8
+from hiface.colour import linear_to_srgb, to_uint8
 from hiface.synthetic.backgrounds import plan_background, sample_background
 from hiface.synthetic.camera_effects import plain_srgb
 from hiface.synthetic.filters import box_blur, box_mean

@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "hiface"
 LAYERS = [
     {"errors"},
-    {"types", "assets", "devices", "atomic", "optional"},
+    {"types", "assets", "devices", "atomic", "optional", "colour"},
     {"geometry"},
     {"morphable"},
     {"render"},

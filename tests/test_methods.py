@@ -304,7 +304,7 @@ def test_folder_keeps_the_photos_folders(photos, tmp_path):
     method = FolderMethod(folder)
     assert method.reconstruct(photos[0]) == []
     put(folder / "a" / "anna.obj")
-    put(folder / "photos" / "b" / "anna.obj", 2 * VERTICES)
+    put(folder / "photos" / "b" / "anna.OBJ", 2 * VERTICES)
     one, two = (method.reconstruct(photo)[0] for photo in photos)
     assert torch.equal(one.vertices, VERTICES) and torch.equal(two.vertices, 2 * VERTICES)
     assert torch.equal(one.triangles, TRIANGLES) and not one.metric and one.neutral_vertices is None

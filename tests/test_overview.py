@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hiface.data.colour import linear_to_srgb, to_uint8
+from hiface.colour import linear_to_srgb, to_uint8
 from hiface.errors import OutputError, ShapeError
 from hiface.export.draw import INK, LINE_COLOUR, PAPER, crop_square, draw_landmarks, grid, landmark_lines
 from hiface.export.overview import clay, head_view, normal_colours, overview, write_overview

@@ -10,7 +10,7 @@ from PIL import Image
 
 import hiface
 from hiface.cli.main import main
-from hiface.data.colour import linear_to_srgb, to_uint8
+from hiface.colour import linear_to_srgb, to_uint8
 from hiface.errors import ShapeError
 from hiface.export.relight import (
     head_camera,

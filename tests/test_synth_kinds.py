@@ -133,7 +133,7 @@ def test_albedo_times_shading_is_the_picture_but_for_highlights(model):
     skin = (sample.segmentation == 1) & (sample.maps["normals"][2] < -0.5)
     skin[:2] = skin[-2:] = False
     diffuse = (sample.maps["albedo"] * sample.maps["shading"])[:, skin]
-    from hiface.data.colour import srgb_to_linear
+    from hiface.colour import srgb_to_linear
 
     seen = srgb_to_linear(sample.image_srgb / 255.0)[:, skin]
     dark = diffuse.amax(0) < 0.9

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import hiface
-from hiface.data.colour import srgb_to_linear
+from hiface.colour import srgb_to_linear
 from hiface.render.shade import sh_basis
 from hiface.render.visibility import head_visibility
 from hiface.synthetic import generator

@@ -9,7 +9,7 @@ import pytest
 import roma
 import torch
 
-from hiface.data.colour import linear_to_srgb, srgb_to_linear
+from hiface.colour import linear_to_srgb, srgb_to_linear
 from hiface.errors import ShapeError
 from hiface.export.texture import bake_photo_texture, bake_texture, model_texture
 from hiface.morphable import MorphableModel

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import hiface
-from hiface.data.colour import linear_to_srgb, to_uint8
+from hiface.colour import linear_to_srgb, to_uint8
 from hiface.morphable import MorphableModel
 from hiface.render import render
 from hiface.synthetic.people import sample_person

@@ -19,8 +19,8 @@ from torch import Tensor
 from hiface.animation.gaze import pose_from_expression
 from hiface.assets import list_assets
 from hiface.assets.loader import asset_path
+from hiface.colour import srgb_to_linear
 from hiface.data import Photo, PhotoStore, StoredPhoto, read_photo
-from hiface.data.colour import srgb_to_linear
 from hiface.detail.basis import DetailBasis, load_detail_basis
 from hiface.devices import check_device, pick_device
 from hiface.errors import AssetError, FitError, NoFaceError, OptionError

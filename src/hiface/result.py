@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from hiface.animation.gaze import pose_from_expression
+from hiface.colour import srgb_to_linear
 from hiface.data import Photo
-from hiface.data.colour import srgb_to_linear
 from hiface.detail.sd_detail import Parts, detailed_normals
 from hiface.export.delit import PhotoView
 from hiface.export.dense import DenseMesh, dense_mesh

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hiface.data.colour import srgb_to_linear
+from hiface.colour import srgb_to_linear
 from hiface.data.images import IMAGE_SUFFIXES, MAX_PIXELS, read_photo
 from hiface.errors import ImageError, ImageTooLargeError, MissingExtraError, UnreadableImageError
 

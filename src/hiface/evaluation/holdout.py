@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hiface.assets import load_json_asset
-from hiface.data.colour import LUMINANCE, srgb_to_linear
+from hiface.colour import LUMINANCE, srgb_to_linear
 from hiface.data.crops import box_of_points
 from hiface.errors import AssetError, OptionError
 from hiface.synthetic.datasets import HOLDOUT_SEED, held_out, make_spec

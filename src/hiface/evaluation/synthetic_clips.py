@@ -39,14 +39,17 @@ def write_clips(
 
     Raises:
         OptionError: Numbers out of range.
-        EvaluationDataError: The folder holds clips of another length or generator.
+        EvaluationDataError: The folder holds clips of another length or generator, or more of them.
         OutputError: The folder cannot be written.
     """
     if not 1 <= clips <= _PER_SEED or seed < 0 or frames < 3:
         raise OptionError(f"1 to {_PER_SEED} clips of 3 frames or more, with a seed of 0 or more")
     style = Style(DEFAULT_SIZE_PX)
-    for index in range(clips):
-        name = f"s{seed}-{index + 1:04d}"
+    names = [f"s{seed}-{index + 1:04d}" for index in range(clips)]
+    others = sorted({path.parent.name for path in folder.glob("s*-*/done")} - set(names))
+    if others:
+        raise EvaluationDataError(f"{folder} has {others[0]} too, which would count; choose another folder")
+    for index, name in enumerate(names):
         about = f"generator {GENERATOR_VERSION}, {frames} frames of {DEFAULT_SIZE_PX} px\n"
         done = folder / name / "done"
         if done.is_file() and done.read_text(encoding="utf-8") != about:

@@ -119,7 +119,7 @@ def write_set(
 
     Raises:
         OptionError: Numbers out of range.
-        EvaluationDataError: The folder holds a set of another seed, size or generator.
+        EvaluationDataError: The folder holds a set of another seed, size or generator, or a larger one.
         OutputError: The folder cannot be written.
     """
     if not 1 <= people <= _PER_SEED or seed < 0 or not 96 <= size_px <= 1024:
@@ -129,6 +129,10 @@ def write_set(
     if before is not None and any(before.get(key) != value for key, value in head.items()):
         raise EvaluationDataError(f"{folder} holds a set made otherwise; choose another folder")
     model, items = load_model(), list(before["items"]) if before is not None else []
+    if len(items) > people:
+        raise EvaluationDataError(
+            f"{folder} has {len(items)} people, which would all count; choose another folder for {people}"
+        )
     for index in range(len(items), people):
         items.append(asdict(_write_one(model, folder, seed, index, size_px)))
         atomic_write_text(folder / "set.json", json.dumps({**head, "items": items}) + "\n")

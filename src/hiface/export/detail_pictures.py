@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiface.data.colour import linear_to_srgb, srgb_to_linear
+from hiface.colour import linear_to_srgb, srgb_to_linear
 from hiface.export.draw import crop_square
 from hiface.export.overview import backdrop, clay, relief_normal_map
 from hiface.export.pictures import to_array

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from hiface.atomic import atomic_write_bytes
-from hiface.data.colour import linear_to_srgb, srgb_to_linear
+from hiface.colour import linear_to_srgb, srgb_to_linear
 from hiface.detail.sd_detail import detailed_normals
 from hiface.export.draw import crop_square, draw_landmarks, grid
 from hiface.export.morphs import check_single

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from hiface.data.colour import to_uint8
+from hiface.colour import to_uint8
 from hiface.errors import ShapeError
 
 JPEG_QUALITY = 93

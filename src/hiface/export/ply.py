@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hiface import __version__
 from hiface.atomic import atomic_write_bytes
-from hiface.data.colour import to_uint8
+from hiface.colour import to_uint8
 from hiface.errors import ShapeError
 from hiface.export.units import ExportInfo, units_per_metre
 from hiface.geometry.normals import vertex_normals

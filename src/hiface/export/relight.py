@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from hiface.assets import load_json_asset
-from hiface.data.colour import linear_to_srgb, srgb_to_linear
+from hiface.colour import linear_to_srgb, srgb_to_linear
 from hiface.data.panoramas import read_panorama
 from hiface.errors import OptionError, ShapeError
 from hiface.export.delit import believable_shading

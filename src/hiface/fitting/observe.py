@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hiface.assets import load_json_asset
-from hiface.data.colour import srgb_to_linear
+from hiface.colour import srgb_to_linear
 from hiface.data.crops import CropFrame, crop_photo, frame_of_box
 from hiface.fitting.observations import FaceObservation, ImageCrop
 from hiface.networks.detect import Detection

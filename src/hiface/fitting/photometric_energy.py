@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hiface.data.colour import LUMINANCE
+from hiface.colour import LUMINANCE
 from hiface.fitting.observations import ImageCrop
 from hiface.fitting.parameters import ParamLayout, PoseFrame, cross_matrix, pose_values
 from hiface.fitting.point_basis import positions, project, project_px

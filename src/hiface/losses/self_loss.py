@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hiface.data.colour import linear_to_srgb
+from hiface.colour import linear_to_srgb
 from hiface.data.crops import CropFrame
 from hiface.detail.basis import DetailBasis
 from hiface.detail.sd_detail import compose_detail, detailed_normals

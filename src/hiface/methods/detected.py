@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 from hiface.data import Photo
 from hiface.evaluation.method import Prediction
-from hiface.methods.shared import all_that_can_be_fitted, most_certain_first
+from hiface.methods.shared import all_that_can_be_fitted, model_licence, most_certain_first
 from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.transfer.complete import complete_model
@@ -20,9 +20,8 @@ class DetectedFaceMethod(ABC):
         face_model: "open" or the path of another project's model.
     """
 
-    licence = "Apache-2.0; face model from CC0 data"
-
     def __init__(self, face_model: str = "open") -> None:
+        self.licence = f"Apache-2.0; {model_licence(face_model)}"
         self._face_model = face_model
         self._loaded: tuple[MorphableModel, FaceDetector] | None = None
 

@@ -150,7 +150,8 @@ def check_same_triangles(mesh: PlainMesh, template: PlainMesh, path: Path, templ
 
 
 def _first_mesh(stem: Path, ending: str = "") -> Path | None:
-    candidates = (stem.with_name(stem.name + ending + suffix) for suffix in MESH_SUFFIXES)
+    endings = [*MESH_SUFFIXES, *(suffix.upper() for suffix in MESH_SUFFIXES)]
+    candidates = (stem.with_name(stem.name + ending + suffix) for suffix in endings)
     return next((path for path in candidates if path.is_file()), None)
 
 

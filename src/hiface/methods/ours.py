@@ -12,7 +12,7 @@ from torch import Tensor
 from hiface.data import Photo
 from hiface.errors import OptionError
 from hiface.evaluation.method import Prediction
-from hiface.methods.shared import model_prediction
+from hiface.methods.shared import model_licence, model_prediction
 from hiface.reconstructor import Reconstructor
 from hiface.result import FaceResult
 
@@ -40,8 +40,6 @@ class HifaceMethod:
             not know.
     """
 
-    licence = "Apache-2.0; face model from CC0 data; weights trained on synthetic people"
-
     def __init__(
         self,
         name: Variant = "hiface",
@@ -57,6 +55,7 @@ class HifaceMethod:
             raise OptionError(f"{name} knows the open model only; use hiface-fit with {face_model}")
         self.name: str = name
         self.description = _DESCRIPTIONS[name]
+        self.licence = f"Apache-2.0; {model_licence(face_model)}; weights trained on synthetic people"
         self._weights, self._device, self._face_model = weights, device, face_model
         self._reconstructor: Reconstructor | None = None
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,6 +19,13 @@ from hiface.networks.detect import Detection, FaceDetector
 from hiface.types import FaceParams, LandmarkSet
 
 KEYPOINT_SETS = ("ibug68", "now7", "realy85")
+
+
+def model_licence(face_model: str | Path) -> str:
+    """What may be said of a face model's licence before its file is read."""
+    if face_model == "open":
+        return "face model from CC0 data"
+    return f"face model: that of {Path(face_model).name}"
 
 
 def most_certain_first(detector: FaceDetector, photo: Photo) -> list[Detection]:

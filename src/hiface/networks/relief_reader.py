@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hiface.data.colour import LUMINANCE, srgb_to_linear
+from hiface.colour import LUMINANCE, srgb_to_linear
 from hiface.detail.basis import DetailBasis
 from hiface.detail.displacement import relief_slopes
 from hiface.detail.sd_detail import detail_space

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hiface.data.colour import LUMINANCE, linear_to_srgb, to_uint8
+from hiface.colour import LUMINANCE, linear_to_srgb, to_uint8
 from hiface.synthetic.backgrounds import smooth
 from hiface.synthetic.pixels import look_up
 

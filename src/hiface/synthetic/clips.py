@@ -47,18 +47,21 @@ class Motion:
     gaze: list[Gaze]
 
 
-def smooth_track(rng: np.random.Generator, frames: int, scales: tuple[float, ...]) -> np.ndarray:
+def smooth_track(
+    rng: np.random.Generator, frames: int, scales: tuple[float, ...], times_s: np.ndarray | None = None
+) -> np.ndarray:
     """Random smooth curves that start at 0: sums of three slow sine waves (periods of 0.8 to 5 s).
 
     Args:
         rng: Source of randomness.
         frames: Number of frames.
         scales: Standard deviation of each curve.
+        times_s: [frames] when the frames are; 25 a second if None.
 
     Returns:
         [frames, len(scales)].
     """
-    t = np.arange(frames)[:, None, None] / FPS
+    t = (np.arange(frames) / FPS if times_s is None else times_s - times_s[0])[:, None, None]
     shape = (1, len(scales), 3)
     period = np.exp(rng.uniform(math.log(0.8), math.log(5.0), shape))
     phase = rng.uniform(0, 2 * math.pi, shape)
@@ -134,8 +137,15 @@ def sample_motion(
     return Motion(turn, shift, values, _gazes(act.gaze, turn, rng))
 
 
-def _frame(model: MorphableModel, first: Shot, motion: Motion, index: int) -> Shot:
-    """The shot of one frame; camera, light, clothes and background are those of the first."""
+def frame_shot(model: MorphableModel, first: Shot, motion: Motion, index: int) -> Shot:
+    """The shot of one frame; camera, light, clothes and background are those of the first.
+
+    Args:
+        model: Face model.
+        first: What the motion starts from.
+        motion: Of the clip.
+        index: Number of the frame.
+    """
     act = Act(motion.values[index], motion.gaze[index], first.act.neck_bend)
     act = limit_act(model, first.sitter.person, act)
     posed = pose_person(model, first.sitter.person, act)
@@ -228,7 +238,7 @@ def generate_clip(
     motion = sample_motion(model.data.expression_names, first.act, frames, distance, rng)
     taken = []
     for index in range(frames):
-        shot = _frame(model, first, motion, index)
+        shot = frame_shot(model, first, motion, index)
         taken.append(take_picture(model, shot, np.random.default_rng([number, 41]), style, number, index))
     out = [t.sample for t in taken]
     for index in range(frames - 1):

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hiface.data.colour import linear_to_srgb, to_uint8
+from hiface.colour import linear_to_srgb, to_uint8
 from hiface.render.kernels import pixels as kernels
 from hiface.render.kernels.library import has_library
 

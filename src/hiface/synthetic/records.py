@@ -29,7 +29,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from hiface.data.colour import srgb_to_linear
+from hiface.colour import srgb_to_linear
 from hiface.errors import AssetError
 from hiface.synthetic.generator import SyntheticSample
 from hiface.synthetic.pixels import normal_pixels, png_bytes, png_pixels, srgb_pixels, step_pixels

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from hiface.data.colour import linear_to_srgb
+from hiface.colour import linear_to_srgb
 from hiface.synthetic.backgrounds import sample_background
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.data.colour import linear_to_srgb
+from hiface.colour import linear_to_srgb
 from hiface.errors import ModelFormatError
 from hiface.geometry.closest import barycentric_of
 from hiface.geometry.oriented import OrientedSurface, normals_of

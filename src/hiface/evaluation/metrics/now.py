@@ -21,7 +21,7 @@ from hiface.geometry.mesh_files import PlainMesh
 from hiface.geometry.procrustes import Similarity
 
 N_LANDMARKS = 7
-RADIUS = {"now": 1.4, "stirling": 1.2}
+RADIUS_FACTOR = 1.4
 _MAX_STEPS, _CONVERGED = 60, 1e-9
 
 
@@ -52,7 +52,7 @@ class NowPrediction:
     landmarks: Tensor
 
 
-def crop_face(scan: Scan, radius_factor: float = RADIUS["now"]) -> Tensor:
+def crop_face(scan: Scan, radius_factor: float = RADIUS_FACTOR) -> Tensor:
     """Vertices of the scan that count: those in a ball about the face.
 
     Its centre is 0.3 of the way from the point below the nose to the middle of the inner eye corners, its
@@ -131,7 +131,7 @@ def refine(tree: SurfaceTree, points: Tensor, with_scale: bool) -> Similarity:
 
 
 def now_distances(
-    prediction: NowPrediction, scan: Scan, unit_mm: float | None = None, radius_factor: float = RADIUS["now"]
+    prediction: NowPrediction, scan: Scan, unit_mm: float | None = None, radius_factor: float = RADIUS_FACTOR
 ) -> Tensor:
     """Distances of the scan's cropped vertices to the aligned prediction.
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import EvaluationDataError, MeshFileError, TopologyError
 from hiface.evaluation.method import Prediction
-from hiface.evaluation.metrics.now import N_LANDMARKS, RADIUS, NowPrediction, Scan, now_distances
+from hiface.evaluation.metrics.now import N_LANDMARKS, NowPrediction, Scan, now_distances
 from hiface.evaluation.protocols.base import Item, PlainState, the_face
 from hiface.geometry.mesh_files import obj_text, read_mesh
 
@@ -105,9 +105,7 @@ class NowBenchmark(PlainState):
         mesh, marks = self.saved(item, folder)
         unit_mm = None if self.unit is None else UNIT_MM[self.unit]
         prediction = NowPrediction(read_mesh(mesh), read_landmarks(marks))
-        distances = now_distances(
-            prediction, self.scan(item.name.split("/")[0]), unit_mm, RADIUS["now"]
-        ).numpy()
+        distances = now_distances(prediction, self.scan(item.name.split("/")[0]), unit_mm).numpy()
         inside, _ = np.histogram(distances, _BINS_MM)
         return {
             "vertices": len(distances),

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from hiface.colour import srgb_to_linear
 from hiface.errors import ModelFormatError
 
 MAP_SIZE = 256
@@ -13,9 +15,8 @@ _SMALL_AREA = 1e-12
 
 
 def decode_srgb(values: np.ndarray) -> np.ndarray:
-    """Linear values in 0..1 of sRGB values in 0..1; what is outside is clamped (IEC 61966-2-1)."""
-    inside = values.clip(0.0, 1.0)
-    return np.where(inside <= 0.04045, inside / 12.92, ((inside + 0.055) / 1.055) ** 2.4)
+    """Linear values in 0..1 of sRGB values in 0..1, any shape; what is outside is clamped."""
+    return srgb_to_linear(torch.as_tensor(np.clip(values, 0.0, 1.0))).numpy()
 
 
 def linear_albedo(mean: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
