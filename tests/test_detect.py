@@ -12,12 +12,11 @@ from hiface.errors import ImageError
 from hiface.networks.detect import (
     DetectConfig,
     FaceDetector,
-    _canvas,
     _is_off,
     _merge,
-    _resized,
     face_score,
 )
+from hiface.networks.finder_input import finder_canvas, resized
 from hiface.networks.looks import Look, join_looks
 
 
@@ -49,9 +48,9 @@ def test_wrong_arrays_are_named_errors(detector: FaceDetector, array: np.ndarray
 def test_canvas_maps_pixels_exactly() -> None:
     image = np.zeros((50, 100, 3), np.uint8)
     image[20:30, 60:70] = 255
-    small = _resized(image, 0.5)
+    small = resized(image, 0.5)
     assert small.shape == (25, 50, 3) and small.dtype == np.uint8
-    canvas, pad = _canvas(small, 0.5, 32)
+    canvas, pad = finder_canvas(small, 0.5, 32)
     assert canvas.shape[2] % 32 == 0 and canvas.shape[3] % 32 == 0
     ys, xs = np.nonzero(canvas[0, 0] > 0.9)
     low = (np.array([xs.min(), ys.min()]) - pad) / 0.5
@@ -63,10 +62,10 @@ def test_canvas_maps_pixels_exactly() -> None:
 @pytest.mark.parametrize("shape", [(1, 300), (300, 1), (2, 3), (70, 50)])
 def test_shrinking_keeps_the_mean_and_at_least_one_pixel(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    small = _resized(image, 0.25)
+    small = resized(image, 0.25)
     assert min(small.shape[:2]) >= 1
     assert abs(float(small.mean() - image.mean())) < 16
-    assert np.array_equal(_resized(image, 1.0), image)
+    assert np.array_equal(resized(image, 1.0), image)
 
 
 def test_crops_that_need_no_second_look() -> None:
@@ -241,3 +240,25 @@ def test_synthetic_people_are_found_where_they_are(detector: FaceDetector) -> No
         ]
         errors.append(min(map(float, distances), default=1.0))
     assert seen >= 3 and float(np.median(errors)) < 0.04, errors
+
+
+def test_looking_again_finds_the_same_face_without_a_search(detector: FaceDetector) -> None:
+    from hiface import load_model
+    from hiface.synthetic.generator import generate_batch
+
+    seen = 0
+    for sample in generate_batch(load_model("open"), seeds=range(30, 36), size=192):
+        image = np.ascontiguousarray(sample.image_srgb.permute(1, 2, 0).numpy())
+        found = detector.detect(image)[:1]
+        if not found or found[0].score < 0.8:
+            continue
+        seen += 1
+        size = float((found[0].box[2:] - found[0].box[:2]).max())
+        moved = found[0].landmarks68_px.numpy()[None] + 0.15 * size
+        (again,) = detector.look_again(image, moved)
+        assert again is not None and again.score > 0.8
+        off = (again.landmarks68_px - found[0].landmarks68_px).norm(dim=1).mean()
+        assert off < 0.02 * size
+        assert detector.look_again(np.full_like(image, 90), moved) == [None]
+    assert seen >= 3
+    assert detector.look_again(image, np.zeros((0, 68, 2), np.float32)) == []

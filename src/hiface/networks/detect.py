@@ -11,16 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from hiface.data.crop_arrays import eye_rolls, frames_of_boxes, frames_of_points, tight_boxes, to_picture
 from hiface.errors import ImageError
 from hiface.networks.boxes import contained_matrix, decode_maps, suppress
+from hiface.networks.finder_input import finder_canvas, resized
 from hiface.networks.looks import LandmarkReader, Look, join_looks
 from hiface.networks.pose_arrays import turned_to_camera
 from hiface.networks.runtime import Runner, load_runner
 
-_GREY = 128
 _INSIDE = 0.7  # share of a box within another at which both are one face
 _SURE_PRESENCE = 0.5
 _SPREAD = 0.06  # share of the box's side at which the spread halves a score
@@ -162,21 +161,40 @@ class FaceDetector:
         Raises:
             ImageError: The array has another shape or type.
         """
-        if (
-            image_srgb.ndim != 3
-            or image_srgb.shape[2] != 3
-            or image_srgb.dtype != np.uint8
-            or image_srgb.size == 0
-        ):
-            raise ImageError(
-                f"detect needs [H, W, 3] uint8, got {image_srgb.shape} {image_srgb.dtype}; use read_photo"
-            )
+        photo = _checked(image_srgb)
         with _one_torch_thread():
-            return self._detect(image_srgb, focal_px or 1.2 * max(image_srgb.shape[:2]))
+            return self._detect(photo, focal_px or 1.2 * max(photo.shape[:2]))
 
-    def _detect(self, image_srgb: np.ndarray, focal_px: float) -> list[Detection]:
-        whole = np.ascontiguousarray(image_srgb)
-        photo = whole if whole.flags.writeable else whole.copy()
+    def look_again(
+        self, image_srgb: np.ndarray, points68_px: np.ndarray, focal_px: float | None = None
+    ) -> list[Detection | None]:
+        """Reads faces whose places are nearly known, as those of a video's frame before, without a search.
+
+        Args:
+            image_srgb: [H, W, 3] uint8 sRGB, upright.
+            points68_px: [N, 68, 2] where the landmarks are expected, within a third of the face's size.
+            focal_px: As for `detect`.
+
+        Returns:
+            N faces; None where there is none. Two places may lead to one face.
+
+        Raises:
+            ImageError: The array has another shape or type.
+        """
+        photo = _checked(image_srgb)
+        if len(points68_px) == 0:
+            return []
+        with _one_torch_thread():
+            frames = frames_of_points(points68_px, self._reader.crop_scale, eye_rolls(points68_px))
+            crops = self._reader.crops(photo, frames)
+            first = _Seen(frames, crops, self._reader.read(crops), np.ones(len(frames), np.float32))
+            seen = self._second_look(photo, first)
+            points, final = self._judged(seen, first.look.presence)
+            found = self._detections(photo, seen, points, final, focal_px or 1.2 * max(photo.shape[:2]))
+        sure = final >= self.config.min_score
+        return [face if good else None for face, good in zip(found, sure, strict=True)]
+
+    def _detect(self, photo: np.ndarray, focal_px: float) -> list[Detection]:
         boxes, scores = self._find(photo)
         if len(boxes) == 0:
             return []
@@ -188,28 +206,40 @@ class FaceDetector:
         if len(kept) == 0:
             return []
         seen = self._second_look(photo, first.take(kept))
-        look, points = seen.look, seen.points()
-        spread = look.sigma[:, :68].mean(axis=1) * (0.5 * self._reader.crop_scale)
-        final = face_score(seen.finder, np.minimum(likely[kept], look.presence), spread)
+        points, final = self._judged(seen, likely[kept])
         left = _merge(points[:, :68], final, final >= self.config.min_score)
+        return self._detections(photo, seen.take(left), points[left], final[left], focal_px)
+
+    def _judged(self, seen: _Seen, presence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points [N, L, 2] in pixels and scores [N] of faces that had a presence [N] at the first look."""
+        spread = seen.look.sigma[:, :68].mean(axis=1) * (0.5 * self._reader.crop_scale)
+        return seen.points(), face_score(seen.finder, np.minimum(presence, seen.look.presence), spread)
+
+    def _detections(
+        self, photo: np.ndarray, seen: _Seen, points: np.ndarray, scores: np.ndarray, focal_px: float
+    ) -> list[Detection]:
+        look = seen.look
         middle = np.array([0.5 * photo.shape[1], 0.5 * photo.shape[0]], np.float32)
         R = turned_to_camera(look.R_crop, (seen.frames[:, :2] - middle) / focal_px, seen.frames[:, 3])
         sigma = look.sigma * (0.5 * seen.frames[:, 2:3])
-        return [self._detection(points[i], sigma[i], look.visible[i], R[i], float(final[i])) for i in left]
+        return [
+            self._detection(points[i], sigma[i], look.visible[i], R[i], float(scores[i]))
+            for i in range(len(points))
+        ]
 
     def _find(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Candidate boxes [N, 4] float32 in photo pixels, and scores [N], best first, without duplicates."""
         cfg = self.config
         longest = max(photo.shape[:2])
-        small = _resized(photo, min(1.0, cfg.base_side_px / longest))
+        small = resized(photo, min(1.0, cfg.base_side_px / longest))
         boxes, scores = self._search(photo, small, 0.0)
         sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
         dominant = bool(((scores >= cfg.sure_finder_score) & (sides >= cfg.dominant * longest)).any())
         passes = []
         if not dominant:
-            passes.append((_resized(small, cfg.overview_side_px / max(small.shape)), cfg.overview_margin))
+            passes.append((resized(small, cfg.overview_side_px / max(small.shape)), cfg.overview_margin))
         if longest > cfg.base_side_px * (2 if dominant else 1):
-            passes.append((_resized(photo, min(1.0, cfg.fine_side_px / longest)), cfg.fine_margin))
+            passes.append((resized(photo, min(1.0, cfg.fine_side_px / longest)), cfg.fine_margin))
         if passes:
             found = [(boxes, scores), *(self._search(photo, *seen) for seen in passes)]
             boxes, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -218,7 +248,7 @@ class FaceDetector:
 
     def _search(self, photo: np.ndarray, picture: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
         """Boxes [N, 4] in photo pixels and scores [N] that the finder gives for a scaled photo."""
-        canvas, pad = _canvas(picture, margin, self._strides[-1])
+        canvas, pad = finder_canvas(picture, margin, self._strides[-1])
         boxes, scores = decode_maps(self._finder(canvas), self._strides, self.config.min_finder_score)
         scale = [picture.shape[i] / photo.shape[i] for i in (1, 0, 1, 0)]
         return (boxes - pad) / np.array(scale, np.float32), scores
@@ -293,6 +323,15 @@ def _join(parts: list[_Seen]) -> _Seen:
     )
 
 
+def _checked(image_srgb: np.ndarray) -> np.ndarray:
+    """A contiguous, writeable photo; raises ImageError if it is not [H, W, 3] uint8."""
+    shape, dtype = image_srgb.shape, image_srgb.dtype
+    if image_srgb.ndim != 3 or shape[2] != 3 or dtype != np.uint8 or image_srgb.size == 0:
+        raise ImageError(f"detect needs [H, W, 3] uint8, got {shape} {dtype}; use read_photo")
+    whole = np.ascontiguousarray(image_srgb)
+    return whole if whole.flags.writeable else whole.copy()
+
+
 @contextlib.contextmanager
 def _one_torch_thread() -> Iterator[None]:
     """Small tensors are faster in one thread, several times so where other programs use the cores too."""
@@ -319,34 +358,6 @@ def face_score(finder: np.ndarray, presence: np.ndarray, spread: np.ndarray) -> 
         [N] 0..1.
     """
     return presence * finder**0.2 / (1.0 + (spread / _SPREAD) ** 4)
-
-
-def _resized(picture: np.ndarray, scale: float) -> np.ndarray:
-    """[H, W, 3] uint8 scaled, with antialiasing; sides of at least 1."""
-    height, width = picture.shape[:2]
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    if size == (height, width):
-        return picture
-    planes = torch.from_numpy(picture).permute(2, 0, 1)[None]
-    small = F.interpolate(planes, size=size, mode="bilinear", antialias=True)
-    return small[0].permute(1, 2, 0).numpy()
-
-
-def _canvas(picture: np.ndarray, margin: float, multiple: int) -> tuple[np.ndarray, int]:
-    """A picture [h, w, 3] uint8 on a grey canvas for the finder.
-
-    Returns:
-        [1, 3, H, W] float32 0..1, sides multiples of `multiple`; width of the margin at the left and the top.
-    """
-    height, width = picture.shape[:2]
-    pad = round(margin * max(height, width) / 2)
-    rows, cols = (-(-(side + 2 * pad) // multiple) * multiple for side in (height, width))
-    canvas = torch.empty(1, 3, rows, cols)
-    if (rows, cols) != (height, width):
-        canvas.fill_(_GREY / 255.0)
-    inner = canvas[0, :, pad : pad + height, pad : pad + width]
-    inner.copy_(torch.from_numpy(picture).permute(2, 0, 1)).mul_(1 / 255)
-    return canvas.numpy(), pad
 
 
 def _is_off(frames: np.ndarray, better: np.ndarray, limits: tuple[float, float, float]) -> np.ndarray:
