@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 import hiface
+from hiface.animation.motion import Motion, motion_of
 from hiface.animation.motion_files import read_motion_csv
-from hiface.animation.retarget import Motion, drive, motion_of, with_detail_of
+from hiface.animation.retarget import drive, with_detail_of
 from hiface.cli.main import main
 from hiface.detail.basis import load_detail_basis
 from hiface.errors import AssetError, FaceFileError, ShapeError

@@ -18,7 +18,14 @@ from hiface.animation.gaze import (
     pose_from_expression,
     rotvec_to_gaze,
 )
-from hiface.animation.orders import ORDERS, expression_order, live_link_rotation_channels, reorder
+from hiface.animation.orders import (
+    ORDERS,
+    arkit_name,
+    expression_order,
+    live_link_csv_header,
+    live_link_rotation_channels,
+    reorder,
+)
 from hiface.errors import ShapeError
 from toy import toy_model
 
@@ -74,8 +81,8 @@ def test_gaze_batches_and_wrong_shapes() -> None:
 
 
 def test_known_positions_of_the_orders() -> None:
-    ours, live, mediapipe = (expression_order(name) for name in ORDERS)
-    assert len(ours) == len(live) == len(mediapipe) == 52
+    ours, live, mediapipe, ict = (expression_order(name) for name in ORDERS)
+    assert len(ours) == len(live) == len(mediapipe) == 52 and len(ict) == 55
     assert list(ours) == sorted(ours) and set(live) == set(ours)
     assert (live[0], live[17], live[50], live[51]) == (
         "eyeBlinkLeft",
@@ -86,6 +93,11 @@ def test_known_positions_of_the_orders() -> None:
     assert mediapipe[0] == "_neutral" and mediapipe[1] == "browDownLeft" and mediapipe[25] == "jawOpen"
     assert set(mediapipe) ^ set(ours) == {"_neutral", "tongueOut"}
     assert len(live_link_rotation_channels()) == 9
+    # Epic's ARFaceBlendShape has the left one first, the app's tables have the right one first.
+    assert live[15:17] == ("jawLeft", "jawRight") and live[21:23] == ("mouthLeft", "mouthRight")
+    header = live_link_csv_header()
+    assert header[17:19] == ("JawRight", "JawLeft") and header[23:25] == ("MouthRight", "MouthLeft")
+    assert {name.lower() for name in header[2:54]} == {name.lower() for name in ours}
 
 
 def test_reorder_goes_there_and_back() -> None:
@@ -96,10 +108,55 @@ def test_reorder_goes_there_and_back() -> None:
     back = reorder(reorder(weights, "arkit52", "mediapipe"), "mediapipe", "arkit52")
     assert torch.equal(back[..., :-1], weights[..., :-1]) and not back[..., -1].any()
     assert reorder(torch.tensor([0.5]), ["jawOpen"], "arkit52").count_nonzero() == 1
+    assert reorder(torch.zeros(3, 0), [], "arkit52").shape == (3, 52)
+    assert reorder(torch.zeros(3, 52), "arkit52", []).shape == (3, 0)
+    broken = torch.zeros(52)
+    broken[5] = float("nan")  # stays in its own channel
+    assert reorder(broken, "arkit52", "ict").isnan().sum() == 2
+    free = torch.zeros(52, requires_grad=True)
+    reorder(free, "arkit52", "mediapipe").sum().backward()
+    assert free.grad is not None and free.grad.tolist() == [1.0] * 51 + [0.0]
     with pytest.raises(ShapeError):
         reorder(torch.zeros(51), "arkit52", "live_link")
     with pytest.raises(ShapeError, match="unknown expression order"):
         expression_order("flame")
+
+
+def test_halves_of_ict_faces_are_wholes_of_arkit() -> None:
+    weights = torch.rand(4, 52)
+    ours, ict = expression_order("arkit52"), expression_order("ict")
+    there = reorder(weights, "arkit52", "ict")
+    for name in ("browInnerUp", "cheekPuff"):
+        for side in ("_L", "_R"):
+            assert torch.equal(there[:, ict.index(name + side)], weights[:, ours.index(name)])
+    assert torch.equal(there[:, ict.index("eyeBlink_L")], weights[:, ours.index("eyeBlinkLeft")])
+    assert torch.equal(there[:, ict.index("mouthLeft")], weights[:, ours.index("mouthLeft")])
+    assert not there[:, [ict.index("cheekRaiser_L"), ict.index("cheekRaiser_R")]].any()
+    back = reorder(there, "ict", "arkit52")
+    assert torch.equal(back[:, :-1], weights[:, :-1]) and not back[:, -1].any()  # it has no tongueOut
+    there[:, ict.index("cheekPuff_L")], there[:, ict.index("cheekPuff_R")] = 0.2, 0.6
+    assert torch.allclose(reorder(there, "ict", "arkit52")[:, ours.index("cheekPuff")], torch.full((4,), 0.4))
+    assert torch.equal(reorder(there, "ict", "ict"), there)
+    assert not reorder(weights, "arkit52", "mediapipe")[:, 0].any()  # _neutral
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("EyeBlinkLeft", "eyeBlinkLeft"),
+        ("eyeblink_l", "eyeBlinkLeft"),
+        ("Face.M_F_Head:eyeBlink_Right", "eyeBlinkRight"),
+        ("browInnerUp_R", "browInnerUp"),
+        ("jawLeft", "jawLeft"),
+        ("jaw_L", None),
+        ("cheekRaiser_L", None),
+        ("_neutral", None),
+        ("mouthOpen", None),
+        ("", None),
+    ],
+)
+def test_names_of_other_programs(name: str, meaning: str | None) -> None:
+    assert arkit_name(name) == meaning
 
 
 def test_pose_from_expression_turns_the_eyes_only() -> None:

@@ -38,10 +38,22 @@ class ImageTooSmallError(ImageError):
     status = "too_small"
 
 
+class VideoError(HifaceError):
+    """A video, a folder of pictures or a camera cannot be read, or a video cannot be written."""
+
+    status = "bad_video"
+
+
 class NoFaceError(HifaceError):
     """No face was found where one is required."""
 
     status = "no_face"
+
+
+class MissingPredictionError(HifaceError):
+    """Another program has written nothing for a photo; the message has the names that were looked for."""
+
+    status = "missing"
 
 
 class AssetError(HifaceError):
@@ -114,3 +126,9 @@ class EvaluationDataError(HifaceError):
     """Data of a benchmark does not have the expected layout; the message says what was looked for."""
 
     status = "evaluation_data"
+
+
+class LiveLinkError(HifaceError):
+    """A Live Link packet is malformed, or its port or host cannot be used."""
+
+    status = "live_link"

@@ -7,58 +7,11 @@ dynamic detail follows from the source's codes and the driver's expression.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
 from hiface.animation.gaze import pose_from_expression
+from hiface.animation.motion import Motion
 from hiface.errors import ShapeError
 from hiface.morphable import MorphableModel
 from hiface.types import FaceParams
-
-
-@dataclass(frozen=True)
-class Motion:
-    """What a driver does, frame by frame.
-
-    Attributes:
-        expression: [N, E] 0..1, in the model's order.
-        R_cam_head: [N, 3, 3] rotation of the head, object to camera, or None where it is not known.
-        times: [N] seconds, increasing.
-    """
-
-    expression: Tensor
-    R_cam_head: Tensor | None
-    times: Tensor
-
-    def __post_init__(self) -> None:
-        n = len(self.expression)
-        if self.expression.dim() != 2 or n == 0 or self.times.shape != (n,):
-            raise ShapeError(
-                f"a motion needs expressions [N, E] and N times, got {tuple(self.expression.shape)} and "
-                f"{tuple(self.times.shape)}"
-            )
-        if self.R_cam_head is not None and self.R_cam_head.shape != (n, 3, 3):
-            raise ShapeError(f"R_cam_head must be [{n}, 3, 3], got {tuple(self.R_cam_head.shape)}")
-
-    def __len__(self) -> int:
-        return len(self.expression)
-
-
-def motion_of(faces: Sequence[FaceParams], fps: float = 24.0) -> Motion:
-    """Motion of one person's coefficients, frame after frame.
-
-    Args:
-        faces: Unbatched coefficients.
-        fps: Frames per second.
-    """
-    return Motion(
-        torch.stack([face.expression for face in faces]),
-        torch.stack([face.camera.R for face in faces]),
-        torch.arange(len(faces)) / fps,
-    )
 
 
 def drive(

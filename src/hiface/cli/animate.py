@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.console import Console
 
-    from hiface.animation.retarget import Motion
+    from hiface.animation.motion import Motion
     from hiface.reconstructor import Reconstructor
     from hiface.result import FaceResult
 
@@ -33,7 +33,8 @@ class AnimationOptions:
         detail_from: Photo of a person whose static detail the source gets.
         pose: Turn the head as the driver does.
         size: Side of the pictures, pixels.
-        fps: Frames per second of a folder of photos, and of tables without times.
+        fps: Frames per second of a folder of photos, and of motions without times; 24 for photos and 60 for
+            motions when left out.
         wrinkles: Put what expressions fold into the morph targets of animated.glb.
     """
 
@@ -41,7 +42,7 @@ class AnimationOptions:
     detail_from: Path | None = None
     pose: bool = True
     size: int = 320
-    fps: float = 24.0
+    fps: float | None = None
     wrinkles: bool = False
 
 
@@ -62,8 +63,8 @@ def animate(
 
     Args:
         source: Photo of the person to animate.
-        driving: A photo, a folder of photos (frames in the order of their names), a face.json, or a CSV table
-            with a column per ARKit blendshape (Live Link Face writes such).
+        driving: A photo, a folder of photos (frames in the order of their names), a face.json, a motion in
+            JSON, or a CSV table with a column per ARKit blendshape (Live Link Face writes such).
         out: Output folder.
         options: What the animation shows.
         weights: Weights of the hiface network; the packaged ones when left out.
@@ -77,8 +78,8 @@ def animate(
     from hiface.reconstructor import Reconstructor
 
     size, fps = options.size, options.fps
-    if not 64 <= size <= 2048 or not 1 <= fps <= 240:
-        raise OptionError(f"--size must be 64 to 2048 and --fps 1 to 240, got {size} and {fps:g}")
+    if not 64 <= size <= 2048 or not (fps is None or 1 <= fps <= 240):
+        raise OptionError(f"--size must be 64 to 2048 and --fps 1 to 240, got {size} and {fps}")
     prepare_folder(out)
     console = Console(stderr=True)
     with console.status("loading the face model and the networks"):
@@ -115,7 +116,7 @@ def faces_of(reconstructor: Reconstructor, path: Path) -> list[FaceResult]:
 
 
 def read_driver(
-    reconstructor: Reconstructor, path: Path, fps: float, console: Console
+    reconstructor: Reconstructor, path: Path, fps: float | None, console: Console
 ) -> tuple[Motion, list[FaceResult | None]]:
     """The driver's motion, and the reconstruction that each frame comes from if it is a picture.
 
@@ -124,16 +125,13 @@ def read_driver(
     """
     from rich.progress import track
 
-    from hiface.animation.motion_files import read_motion_csv
-    from hiface.animation.retarget import motion_of
+    from hiface.animation.motion import motion_of
+    from hiface.animation.motion_files import read_motion
     from hiface.cli.reconstruct import expand_photos
-    from hiface.export.json_params import read_face_json
 
-    if path.suffix.lower() == ".csv":
-        motion = read_motion_csv(path, reconstructor.model.data.expression_names, fps)
+    if path.suffix.lower() in (".csv", ".json"):
+        motion = read_motion(path, reconstructor.model.data.expression_names, fps or 60.0)
         return motion, [None] * len(motion)
-    if path.suffix.lower() == ".json":
-        return motion_of([read_face_json(path).params], fps), [None]
     found: list[FaceResult] = []
     waiting = 0
     files = expand_photos((str(path),))
@@ -148,7 +146,7 @@ def read_driver(
             waiting += 1
     if not found:
         raise NoFaceError(f"no face was found in {path}; choose a driver that shows one, 60 px or larger")
-    return motion_of([face.params for face in found], fps), list(found)
+    return motion_of([face.params for face in found], fps or 24.0), list(found)
 
 
 def _write(

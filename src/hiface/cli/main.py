@@ -8,12 +8,27 @@ import sys
 import tyro
 from rich.console import Console
 
-from hiface.cli import animate, basis, bench, evaluate, info, models, reconstruct, relight, synth, train
+from hiface.cli import (
+    animate,
+    basis,
+    bench,
+    evaluate,
+    info,
+    live_link,
+    models,
+    reconstruct,
+    relight,
+    retarget,
+    synth,
+    train,
+)
 from hiface.errors import HifaceError
 
 COMMANDS = {
     "reconstruct": reconstruct.reconstruct,
     "animate": animate.animate,
+    "retarget": retarget.retarget,
+    "live-link": live_link.live_link,
     "relight": relight.relight,
     "synth": synth.synth,
     "train": train.train,

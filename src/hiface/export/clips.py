@@ -96,6 +96,13 @@ def matrix_to_quaternion(R: np.ndarray) -> np.ndarray:
     return np.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
 
 
+def continuous_quaternions(quaternions: np.ndarray) -> np.ndarray:
+    """Quaternions [N, 4] with signs flipped so that neighbouring keys lie on the same half of the sphere."""
+    step = np.sign((quaternions[1:] * quaternions[:-1]).sum(axis=1))
+    sign = np.concatenate([[1.0], np.cumprod(np.where(step == 0, 1.0, step))])
+    return quaternions * sign[:, None]
+
+
 def _smoothstep(x: np.ndarray) -> np.ndarray:
     x = x.clip(0.0, 1.0)
     return x * x * (3.0 - 2.0 * x)

@@ -21,7 +21,12 @@ from hiface import __version__
 from hiface.animation.gaze import EYE_JOINTS, EYELOOK_NAMES
 from hiface.atomic import atomic_write_bytes
 from hiface.errors import OutputError, ShapeError
-from hiface.export.clips import Clip, matrix_to_quaternion, rotvec_to_quaternion
+from hiface.export.clips import (
+    Clip,
+    continuous_quaternions,
+    matrix_to_quaternion,
+    rotvec_to_quaternion,
+)
 from hiface.export.glb_mesh import GlbDetail, head_arrays, numbers, primitives
 from hiface.export.gltf_builder import GltfBuilder
 from hiface.export.morphs import check_single, exported_names, exported_weights, morph_weights
@@ -202,22 +207,17 @@ def _animation(builder: GltfBuilder, clip: Clip, model: MorphableModel, scale: f
                 f"clip {clip.name!r} turns {joint!r}; the joints are {', '.join(data.joint_names)}"
             )
         node = _FIRST_JOINT + data.joint_names.index(joint)
-        tracks.append((node, "rotation", _continuous(rotvec_to_quaternion(rotvec))))
+        tracks.append((node, "rotation", continuous_quaternions(rotvec_to_quaternion(rotvec))))
     if clip.T_head is not None:
         tracks.append((_RIG, "translation", clip.T_head[:, :3, 3] * scale))
-        tracks.append((_RIG, "rotation", _continuous(matrix_to_quaternion(clip.T_head[:, :3, :3]))))
+        tracks.append(
+            (_RIG, "rotation", continuous_quaternions(matrix_to_quaternion(clip.T_head[:, :3, :3])))
+        )
     samplers, channels = [], []
     for node, target, values in tracks:
         channels.append({"sampler": len(samplers), "target": {"node": node, "path": target}})
         samplers.append({"input": times, "output": builder.accessor(values), "interpolation": "LINEAR"})
     return {"name": clip.name, "channels": channels, "samplers": samplers}
-
-
-def _continuous(quaternions: np.ndarray) -> np.ndarray:
-    """Flips signs so that neighbouring keys lie on the same half of the sphere."""
-    step = np.sign((quaternions[1:] * quaternions[:-1]).sum(axis=1))
-    sign = np.concatenate([[1.0], np.cumprod(np.where(step == 0, 1.0, step))])
-    return quaternions * sign[:, None]
 
 
 def _asset(model: MorphableModel, params: FaceParams, units: str, info: ExportInfo) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The byte level of glTF 2.0: buffer views, accessors (dense, sparse, all-zero) and the GLB container."""
+"""The byte level of glTF 2.0: buffer views and accessors (dense, sparse, all-zero)."""
 
 from __future__ import annotations
 
-import json
-import struct
 from typing import Any
 
 import numpy as np
+
+from hiface.export.glb_container import GlbContent, pack_glb, pad4
 
 ARRAY_BUFFER = 34962
 ELEMENT_ARRAY_BUFFER = 34963
@@ -18,7 +18,6 @@ _COMPONENT = {
     np.dtype("<f4"): 5126,
 }
 _TYPE = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
-_MAGIC, _JSON_CHUNK, _BIN_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
 
 
 class GltfBuilder:
@@ -98,7 +97,7 @@ class GltfBuilder:
         index = self._sparse_views[kind]
         content = self._views[index][1]
         offset = len(content)
-        content += _pad(array.tobytes(), b"\0")
+        content += pad4(array.tobytes())
         return {"bufferView": index, "byteOffset": offset}
 
     @staticmethod
@@ -127,19 +126,11 @@ class GltfBuilder:
         views = []
         for entry, content in self._views:
             views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(content), **entry})
-            binary += _pad(bytes(content), b"\0")
+            binary += pad4(bytes(content))
         full = {
             **document,
             "accessors": self.accessors,
             "bufferViews": views,
             "buffers": [{"byteLength": len(binary)}],
         }
-        text = _pad(json.dumps(full, separators=(",", ":"), allow_nan=False).encode("utf-8"), b" ")
-        total = 12 + 8 + len(text) + 8 + len(binary)
-        header = struct.pack("<III", _MAGIC, 2, total)
-        json_chunk = struct.pack("<II", len(text), _JSON_CHUNK) + text
-        return header + json_chunk + struct.pack("<II", len(binary), _BIN_CHUNK) + bytes(binary)
-
-
-def _pad(content: bytes, filler: bytes) -> bytes:
-    return content + filler * (-len(content) % 4)
+        return pack_glb(GlbContent(full, bytes(binary)))
