@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packages of the extra "eval", imported where they are used."""
+"""Packages of the extras, imported where they are used."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 from hiface.errors import MissingExtraError
 
 
-def needed(module: str, reason: str) -> Any:
+def needed(module: str, reason: str, extra: str = "eval") -> Any:
     """Imports a module of an optional package.
 
     Args:
         module: Its full name.
         reason: What needs which package, for example "bending meshes needs scipy".
+        extra: Extra of hiface that the package belongs to.
 
     Returns:
         The module.
@@ -25,4 +26,4 @@ def needed(module: str, reason: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"{reason}; type: pip install 'hiface[eval]'") from error
+        raise MissingExtraError(f"{reason}; type: pip install 'hiface[{extra}]'") from error
