@@ -21,6 +21,7 @@ from hiface.cli import (
     retarget,
     synth,
     train,
+    view,
 )
 from hiface.errors import HifaceError
 
@@ -37,13 +38,14 @@ COMMANDS = {
     "eval": evaluate.evaluate,
     "compare": evaluate.compare,
     "models": models.models,
+    "view": view.view,
     "info": info.info,
 }
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line and exits: 0 all went well, 1 something did not, 2 wrong usage, 130 stopped."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     try:
         code = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
