@@ -51,7 +51,7 @@ def test_a_face_that_the_picture_does_not_show(reconstructors, detection, method
     if method == "fit":
         face = reconstructor.fit(Photo(picture), detection)
     else:
-        start = reconstructor._read_only(reconstructor.network, Photo(picture), [detection], 0.0)[0]
+        start = reconstructor.read(Photo(picture), [detection])[0]
         face = reconstructor.refined(start)
     p = face.params
     for value in (p.identity, p.expression, p.albedo, p.light, p.camera.K, p.camera.T_cam_object):

@@ -20,7 +20,7 @@ LAYERS = [
     {"evaluation", "export", "animation"},
     {"result", "saving"},
     {"reconstructor"},
-    {"methods"},
+    {"methods", "tracking"},
     {"cli", "app"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -27,6 +27,7 @@ from hiface.errors import AssetError, FitError, NoFaceError, OptionError
 from hiface.export.texture import ALBEDO_BLEND
 from hiface.fitting.detail_codes import DetailFitConfig, fit_shared_codes
 from hiface.fitting.fit import align_to_landmarks, default_focal_px, fit_face
+from hiface.fitting.initialise import mean_face
 from hiface.fitting.observe import landmark_observation, observation_from_detection
 from hiface.fitting.priors import Start
 from hiface.fitting.relief import fit_shared_relief
@@ -40,11 +41,10 @@ from hiface.networks.runtime import TorchRunner
 from hiface.networks.sd_detail import SdDetail
 from hiface.networks.weights import load_hiface, weights_notes
 from hiface.render.pyramid import resize
-from hiface.render.shade import ambient_light
 from hiface.render.texels import head_region
 from hiface.result import DEFAULT_DETAIL_PX, FaceResult
 from hiface.transfer.complete import complete_model
-from hiface.types import Camera, FaceParams
+from hiface.types import FaceParams
 
 LOGGER = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Reconstructor:
         loaded = face_model if isinstance(face_model, MorphableModel) else load_model(face_model)
         self.model = complete_model(loaded) if method == "fit" else loaded
         self.detector = FaceDetector()
-        self.network, self._detail = None, None
+        self.network, self.detail = None, None
         self._basis: DetailBasis | None = None  # says how deep people's lines are
         with suppress(AssetError):  # of another face model than the packaged one
             self._basis = load_detail_basis(self.model.name)
@@ -116,7 +116,7 @@ class Reconstructor:
             _check_weights(weights)
             network = load_hiface(weights)
             check_model(network.config, self.model, load_detail_basis(self.model.name))
-            self._detail = SdDetail.of(network, self.model.name)
+            self.detail = SdDetail.of(network, self.model.name)
             notes = weights_notes(weights or asset_path("weights/hiface.safetensors"))
             runner = TorchRunner(copy.deepcopy(network), str(self.device), notes)
             self.network = HifaceReader(runner, self.model)
@@ -137,7 +137,7 @@ class Reconstructor:
         photo = image if isinstance(image, Photo) else read_photo(image)
         detections, detect_s = self._detected(photo)
         if self.network is not None:
-            return self._read(self.network, photo, detections, detect_s)
+            return self._finished(self.read(photo, detections, detect_s))
         return [self.fit(photo, detection, detect_s) for detection in detections]
 
     def _detected(self, photo: Photo) -> tuple[list[Detection], float]:
@@ -146,27 +146,43 @@ class Reconstructor:
         detections = self.detector.detect(photo.image_srgb, photo.focal_px)
         return sorted(detections, key=_area, reverse=True), time.perf_counter() - started
 
-    def _read(
-        self, network: HifaceReader, photo: Photo, detections: list[Detection], detect_s: float
-    ) -> list[FaceResult]:
-        """One pass of the HiFace network over all faces of a photo, then what was asked for."""
-        faces = self._read_only(network, photo, detections, detect_s)
+    def _finished(self, faces: list[FaceResult]) -> list[FaceResult]:
+        """What was asked for beyond the network's answer."""
         if self.refine:
             return [self.refined(face) for face in faces]
         return [self._aligned_if_possible(face) for face in faces] if self.align else faces
 
-    def _read_only(
-        self, network: HifaceReader, photo: Photo, detections: list[Detection], detect_s: float
-    ) -> list[FaceResult]:
+    def coefficients(
+        self, image_srgb: np.ndarray, detections: list[Detection], focal_px: float
+    ) -> FaceParams:
+        """What the network reads of detected faces, without anything that is fitted.
+
+        Args:
+            image_srgb: [H, W, 3] uint8, upright.
+            detections: N faces in it, at least one.
+            focal_px: Focal length, pixels.
+
+        Returns:
+            FaceParams with a leading dimension of N, on the CPU.
+
+        Raises:
+            ValueError: This reconstructor has no network.
+        """
+        if self.network is None:
+            raise ValueError("only a Reconstructor of the method 'hiface' has a network")
+        with torch.no_grad():
+            batch = self.network.read(image_srgb, detections, focal_px)
+            return batch.replace(pose=pose_from_expression(self.model, batch.expression, batch.pose))
+
+    def read(self, photo: Photo, detections: list[Detection], detect_s: float = 0.0) -> list[FaceResult]:
         """One pass of the HiFace network over all faces of a photo."""
         if not detections:
             return []
         started = time.perf_counter()
         height, width = photo.image_srgb.shape[:2]
-        focal = photo.focal_px or default_focal_px(width, height)
-        with torch.no_grad():
-            batch = network.read(photo.image_srgb, detections, focal)
-            batch = batch.replace(pose=pose_from_expression(self.model, batch.expression, batch.pose))
+        batch = self.coefficients(
+            photo.image_srgb, detections, photo.focal_px or default_focal_px(width, height)
+        )
         timings = {"detect": detect_s, "network": (time.perf_counter() - started) / len(detections)}
         return [
             FaceResult(
@@ -176,7 +192,7 @@ class Reconstructor:
                 detection,
                 fitted=batch[i],
                 timings_s=timings,
-                detail=self._detail,
+                detail=self.detail,
                 albedo_blend=self.albedo_blend,
             )
             for i, detection in enumerate(detections)
@@ -270,14 +286,15 @@ class Reconstructor:
         if self.network is not None:
             sigma = self.network.identity_sigma
             faces = one_person(found, [[f.params.identity / sigma for f in group] for group in found])
-        return self._together(faces)
+        return self.together(faces)
 
     def _candidates(self, photo: Photo) -> list[FaceResult]:
         """Faces of a photo, largest first, before anything is fitted."""
         detections, detect_s = self._detected(photo)
         if self.network is not None:
-            return self._read_only(self.network, photo, detections, detect_s)
-        nobody = self._mean_face(photo)
+            return self.read(photo, detections, detect_s)
+        height, width = photo.image_srgb.shape[:2]
+        nobody = mean_face(self.model, width, height, photo.focal_px or default_focal_px(width, height))
         return [
             FaceResult(
                 nobody,
@@ -291,22 +308,18 @@ class Reconstructor:
             for d in detections
         ]
 
-    def _mean_face(self, photo: Photo) -> FaceParams:
-        """The mean face before the camera, where nothing is known yet."""
-        data, (height, width) = self.model.data, photo.image_srgb.shape[:2]
-        focal = photo.focal_px or default_focal_px(width, height)
-        camera = Camera.from_pose(torch.eye(3), torch.tensor([0.0, 0.0, 1.0]), focal, width, height)
-        return FaceParams(
-            torch.zeros(data.n_identity),
-            torch.zeros(len(data.expression_names)),
-            torch.zeros(data.n_joints, 3),
-            torch.zeros(len(data.albedo_basis)),
-            ambient_light(1.0, data.template),
-            camera,
-        )
+    def together(self, faces: list[FaceResult]) -> list[FaceResult]:
+        """Fits photos of one person together: one identity, albedo, static detail and texture.
 
-    def _together(self, faces: list[FaceResult]) -> list[FaceResult]:
-        """Fits the photos of one person together."""
+        Args:
+            faces: One of each photo, at least one, from `read`; what is fitted starts there.
+
+        Returns:
+            As many, in order.
+
+        Raises:
+            FitError: The fit diverged.
+        """
         started = time.perf_counter()
         observations = [
             observation_from_detection(f.detection, f.photo.image_srgb, f.photo.focal_px) for f in faces
@@ -330,7 +343,7 @@ class Reconstructor:
 
     def _shared_codes(self, faces: list[FaceResult], fitted: list[FaceParams]) -> Tensor | None:
         """Static detail codes of all photos together, or None without the network's bases."""
-        if self._detail is None:
+        if self.detail is None:
             return None
 
         def photos() -> Iterator[tuple[FaceParams, Tensor]]:
@@ -339,10 +352,10 @@ class Reconstructor:
                 yield params.replace(camera=camera), srgb_to_linear(region)
 
         config = DetailFitConfig(sigma=_DETAIL_SIGMA)
-        return fit_shared_codes(self.model, self._detail.basis, self._detail.codes, photos(), config)
+        return fit_shared_codes(self.model, self.detail.basis, self.detail.codes, photos(), config)
 
     def _believed(self, face: FaceResult) -> Start:
-        if self.network is None or self._detail is None or face.detail is not self._detail:
+        if self.network is None or self.detail is None or face.detail is not self.detail:
             raise ValueError(
                 "only a Reconstructor of the method 'hiface' can align or refine, and only its own faces"
             )

@@ -14,12 +14,14 @@ from hiface.cli import (
     bench,
     evaluate,
     info,
+    live,
     live_link,
     models,
     reconstruct,
     relight,
     retarget,
     synth,
+    track,
     train,
     view,
 )
@@ -28,6 +30,8 @@ from hiface.errors import HifaceError
 COMMANDS = {
     "reconstruct": reconstruct.reconstruct,
     "animate": animate.animate,
+    "track": track.track,
+    "live": live.live,
     "retarget": retarget.retarget,
     "live-link": live_link.live_link,
     "relight": relight.relight,

@@ -7,6 +7,23 @@ import torch
 from torch import Tensor
 
 from hiface.errors import FitError
+from hiface.morphable import MorphableModel
+from hiface.render.shade import ambient_light
+from hiface.types import Camera, FaceParams
+
+
+def mean_face(model: MorphableModel, width: int, height: int, focal_px: float) -> FaceParams:
+    """The mean face a metre before the camera of a photo, where nothing is known yet; no batch dimensions."""
+    data = model.data
+    camera = Camera.from_pose(torch.eye(3), torch.tensor([0.0, 0.0, 1.0]), focal_px, width, height)
+    return FaceParams(
+        torch.zeros(data.n_identity),
+        torch.zeros(len(data.expression_names)),
+        torch.zeros(data.n_joints, 3),
+        torch.zeros(len(data.albedo_basis)),
+        ambient_light(1.0, data.template),
+        camera,
+    )
 
 
 def weak_perspective(

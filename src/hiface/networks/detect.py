@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,6 +147,12 @@ class FaceDetector:
         self._finder: Runner = load_runner("finder", device, threads)
         self._reader = LandmarkReader(load_runner("landmarker", device, threads))
         self._strides: tuple[int, ...] = tuple(json.loads(self._finder.metadata["config"])["strides"])
+
+    def with_config(self, config: DetectConfig) -> FaceDetector:
+        """The same networks, which search a photo in another way."""
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     def detect(self, image_srgb: np.ndarray, focal_px: float | None = None) -> list[Detection]:
         """Finds the faces of a photo.

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tracks a recorded video: all frames are looked at, then each person is solved over the whole clip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hiface.data import Photo
+from hiface.data.video import VideoInfo, VideoSource, open_video
+from hiface.errors import NoFaceError, OptionError
+from hiface.fitting.fit import default_focal_px
+from hiface.reconstructor import Reconstructor
+from hiface.result import FaceResult
+from hiface.tracking.follow import FollowOptions, Timeline, follow_person
+from hiface.tracking.keyframes import choose_keyframes
+from hiface.tracking.people import Person, people_of
+from hiface.tracking.result import PersonTrack, VideoTrack
+from hiface.tracking.sightings import FaceWatcher, Sighting
+from hiface.tracking.store import Seen, SightingStore
+from hiface.types import Camera
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a stage, the steps done and their number (None: not known)."""
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """How a video is tracked.
+
+    Attributes:
+        people: Most people that are tracked; those seen longest.
+        keyframes: Frames that a person's shape, texture and detail are solved from.
+        focal_px: Focal length, pixels; that of a normal lens if None.
+        fps: Frames a second of a folder of pictures.
+        follow: Gaps and smoothing.
+    """
+
+    people: int = 4
+    keyframes: int = 6
+    focal_px: float | None = None
+    fps: float | None = None
+    follow: FollowOptions = field(default_factory=FollowOptions)
+
+    def __post_init__(self) -> None:
+        if self.people < 1 or not 1 <= self.keyframes <= 32:
+            raise OptionError(
+                f"people must be 1 or more and keyframes 1 to 32, got {self.people}, {self.keyframes}"
+            )
+        if self.focal_px is not None and not 10.0 < self.focal_px < 1e6:
+            raise OptionError(f"focal_px must be a length in pixels, got {self.focal_px:g}")
+
+
+def track_video(
+    source: str | Path,
+    reconstructor: Reconstructor,
+    options: TrackOptions | None = None,
+    work: Path | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> VideoTrack:
+    """Tracks the faces of a video.
+
+    Args:
+        source: Video file or folder of pictures.
+        reconstructor: Of the method "hiface".
+        options: How.
+        work: Folder that keeps what was seen, so that a run that was stopped goes on where it was; it may be
+            deleted afterwards.
+        progress: Called as the work goes on.
+
+    Returns:
+        An answer for every frame and person.
+
+    Raises:
+        VideoError: The video cannot be read, or is live (`LiveTracker` is for cameras).
+        NoFaceError: No frame shows a face.
+        OptionError: The reconstructor has no network.
+        FitError: The fit of a person diverged.
+    """
+    options = options or TrackOptions()
+    if reconstructor.network is None:
+        raise OptionError("videos are tracked with the network; use the method hiface")
+    seconds: dict[str, float] = {}
+    with open_video(source, options.fps) as video:
+        info = video.info
+        camera = _camera(info, options.focal_px)
+        store = SightingStore(work, {"source": str(source), "size": [info.width, info.height]})
+        with _timed(seconds, "watch"):
+            seen = watch(video, reconstructor, camera, store, progress)
+        people = people_of(seen.sightings, reconstructor.network.identity_sigma, len(seen.times_s))
+        if not people:
+            raise NoFaceError(f"no frame of {info.name} shows a face of 60 px or more")
+        people = people[: options.people]
+        with _timed(seconds, "solve"):
+            faces = _faces(video, reconstructor, people, options, progress)
+        warnings = list(video.warnings)
+    timeline = Timeline(seen.times_s, seen.cuts, camera)
+    done, total = 0, sum(len(person.sightings) for person in people)
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        progress("fit", done, total)
+
+    tracks: list[PersonTrack] = []
+    with _timed(seconds, "fit"):
+        for number, (person, face) in enumerate(zip(people, faces, strict=True), start=1):
+            sightings = person.sightings
+            tracks.append(follow_person(number, face, sightings, timeline, options.follow, advance))
+    fps = (len(seen.times_s) - 1) / seen.times_s[-1] if len(seen.times_s) > 1 else info.fps
+    return VideoTrack(info.name, info.width, info.height, fps, seen.times_s, tracks, seconds, warnings)
+
+
+def watch(
+    video: VideoSource, reconstructor: Reconstructor, camera: Camera, store: SightingStore, progress: Progress
+) -> Seen:
+    """Looks at all frames; what an earlier run has seen is not looked at again."""
+    network = reconstructor.network
+    assert network is not None
+    focal_px = float(camera.focal_px)
+
+    def read(image: Any, detections: Any) -> Any:
+        return reconstructor.coefficients(image, detections, focal_px)
+
+    watcher = FaceWatcher(reconstructor.detector, read, network.identity_sigma)
+    seen = store.load()
+    watcher.resume(seen.last(), seen.tracklets, seen.cuts)
+    try:
+        for frame in video:
+            if frame.index >= len(seen.times_s):
+                seen.sightings += watcher.step(frame.image_srgb, frame.index, frame.time_s, focal_px)
+                seen.times_s.append(frame.time_s)
+                seen.cuts, seen.tracklets = watcher.cuts, watcher.tracklets
+                store.keep(seen)
+            progress("watch", frame.index + 1, video.info.n_frames)
+    finally:
+        store.keep(seen, last=True)
+    return seen
+
+
+def _faces(
+    video: VideoSource,
+    reconstructor: Reconstructor,
+    people: Sequence[Person],
+    options: TrackOptions,
+    progress: Progress,
+) -> list[FaceResult]:
+    """Each person from keyframes together; the frames are decoded once more."""
+    chosen = [choose_keyframes(person.sightings, options.keyframes) for person in people]
+    wanted = {sighting.frame for keyframes in chosen for sighting in keyframes}
+    photos = _photos(video, wanted, options.focal_px, progress)
+    faces = []
+    for i, keyframes in enumerate(chosen):
+        progress("solve", i, len(chosen))
+        views = [_view(reconstructor, photos[s.frame], s) for s in keyframes if s.frame in photos]
+        faces.append(reconstructor.together(views)[0])
+    progress("solve", len(chosen), len(chosen))
+    return faces
+
+
+def _photos(
+    video: VideoSource, wanted: set[int], focal_px: float | None, progress: Progress
+) -> Mapping[int, Photo]:
+    photos: dict[int, Photo] = {}
+    for frame in video:
+        if frame.index in wanted:
+            photos[frame.index] = Photo(frame.image_srgb, focal_px)
+            progress("keyframes", len(photos), len(wanted))
+        if len(photos) == len(wanted):
+            break
+    return photos
+
+
+def _view(reconstructor: Reconstructor, photo: Photo, sighting: Sighting) -> FaceResult:
+    return reconstructor.read(photo, [sighting.detection])[0]
+
+
+def _camera(info: VideoInfo, focal_px: float | None) -> Camera:
+    """Intrinsics of all frames."""
+    focal = focal_px or default_focal_px(info.width, info.height)
+    return Camera.from_pose(torch.eye(3), torch.tensor([0.0, 0.0, 1.0]), focal, info.width, info.height)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - started
