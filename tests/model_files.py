@@ -96,7 +96,7 @@ class Instance:
         self.module, self.name, self.state = module, name, state
 
 
-def chumpy(array: np.ndarray) -> Instance:
+def chumpy(array: np.ndarray | Instance) -> Instance:
     return Instance("chumpy.ch", "Ch", x=array, _itr=None, _dirty_vars={"x"}, _status="new")
 
 
@@ -228,7 +228,7 @@ def write_hifi3dpp(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
     from scipy.io import savemat
 
     rng = np.random.default_rng(seed)
-    template, triangles, _, _ = head(100.0)
+    template, triangles, uv, uv_triangles = head(100.0)
     n = template.size
     content = {
         "mu_shape": template.reshape(1, -1),
@@ -238,6 +238,8 @@ def write_hifi3dpp(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
         "tri": triangles.astype(np.int32),
         "mask_face": (template[:, 2] > 0).astype(np.float64)[None],
         "keypoints": np.arange(86)[None].astype(np.int32),
+        "vt_list": np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1),
+        "tri_vt": uv_triangles.astype(np.int32),
     }
     savemat(path, content)
     return content
@@ -290,11 +292,12 @@ def shell(rows: int = 9, columns: int = 11) -> tuple[np.ndarray, np.ndarray, np.
     return vertices, quads, np.stack([u.ravel(), w.ravel()], axis=1) / 2 + 0.5
 
 
-def write_ict(folder: Path, seed: int = 0) -> dict[str, np.ndarray]:
+def write_ict(folder: Path, seed: int = 0, turned: bool = False) -> dict[str, np.ndarray]:
     """FaceXModel with 3 identity axes and a few expressions; offsets by file name."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     vertices, quads, uv = shell()
+    quads = quads[:, ::-1] if turned else quads
     (folder / "generic_neutral_mesh.obj").write_text(obj_text(vertices, quads, uv, quads))
     offsets = {"neutral": vertices}
     names = [f"identity{i:03d}" for i in range(3)]
@@ -302,7 +305,7 @@ def write_ict(folder: Path, seed: int = 0) -> dict[str, np.ndarray]:
     for name in names:
         offsets[name] = np.round(0.2 * rng.standard_normal(vertices.shape), 5)
         (folder / f"{name}.obj").write_text(obj_text(vertices + offsets[name], quads, uv, quads))
-    points = np.arange(68).tolist()
+    points = (7 + np.arange(68)).tolist()
     (folder / "vertex_indices.json").write_text(json.dumps({"idx_to_landmark_verts": points}))
     return offsets
 

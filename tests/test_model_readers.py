@@ -55,6 +55,36 @@ def assert_close(got, want):
     assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
 
 
+def linear(c):
+    """The standard's formula of sRGB, written out."""
+    c = np.clip(c, 0.0, 1.0)
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+COLOUR = np.array([0.7, 0.5, 0.4])
+TONES = np.array([[0.06, 0.04, 0.02], [-0.02, 0.01, 0.05]])  # sRGB per sigma of two axes
+
+
+def tone_axes(v):
+    """Orthonormal axes [3 V, 2] and deviations [2] of one colour for all vertices."""
+    axes = np.tile(TONES, (1, v)).T
+    sizes = np.linalg.norm(axes, axis=0)
+    return axes / sizes, sizes
+
+
+def assert_colours(data):
+    """The albedo is COLOUR and TONES everywhere, in linear colour."""
+
+    def everywhere(colour):
+        return np.broadcast_to(colour[:, None, None], (3, 256, 256))
+
+    np.testing.assert_allclose(data.albedo_mean.numpy(), everywhere(linear(COLOUR)), atol=1e-5)
+    assert len(data.albedo_basis) == len(TONES)
+    for axis, tone in zip(data.albedo_basis.numpy(), TONES, strict=True):
+        want = (linear(COLOUR + tone) - linear(COLOUR - tone)) / 2
+        np.testing.assert_allclose(axis, everywhere(want), atol=1e-5)
+
+
 def outward(data):
     return not winds_inwards(data.template.double().numpy(), data.triangles.numpy())
 
@@ -123,6 +153,27 @@ def test_flame_finds_landmarks_texture_and_masks_beside_it(tmp_path, turned):
     assert data.albedo_basis.shape == (2, 3, 256, 256) and data.vertex_masks["face"].sum() == 9
 
 
+def test_flame_texture_has_blue_first(flame):
+    path = flame[0]
+    _, _, uv, uv_triangles = make.head()
+    picture = np.tile(255 * COLOUR[::-1], (512, 512, 1))
+    axes = np.tile(255 * TONES[:, ::-1].T, (512, 512, 1, 1))
+    low = np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1)
+    np.savez(path.parent / "FLAME_texture.npz", mean=picture, tex_dir=axes, vt=low, ft=uv_triangles)
+    assert_colours(read_model(path))
+
+
+def test_flame_takes_all_68_points_where_the_file_has_them(flame):
+    path, content = flame
+    ids, weights = 2 * np.arange(68), RNG.dirichlet(np.ones(3), 68)
+    embedding = {"full_lmk_faces_idx": ids[None], "full_lmk_bary_coords": weights[None]}
+    np.save(path.parent / "landmark_embedding.npy", np.array(embedding, dtype=object), allow_pickle=True)
+    data = read_model(path, torch.float64)
+    want = (content["v_template"][content["f"][ids]] * weights[..., None]).sum(axis=1)
+    points = data.landmark_sets["ibug68"].positions(data.template, data.triangles)
+    np.testing.assert_allclose(points.numpy(), want, atol=1e-12)
+
+
 def test_flame_takes_a_layout_from_an_obj(flame):
     path = flame[0]
     vertices, triangles, uv, uv_triangles = make.head()
@@ -152,6 +203,20 @@ def test_bfm2009_is_mean_plus_axes_times_sigma(tmp_path):
         corner = torch.nonzero(data.triangles == vertex)[0]
         u, v = (data.uv[data.uv_triangles[corner[0], corner[1]]] * map_size).long().clamp_max(map_size - 1)
         np.testing.assert_allclose(data.albedo_mean[:, v, u], decode_srgb(colour[vertex]), atol=0.04)
+
+
+def test_bfm2009_colours_and_mirror_images(tmp_path):
+    from scipy.io import savemat
+
+    path = tmp_path / "01_MorphableModel.mat"
+    content = make.write_bfm2009(path)
+    basis, sizes = tone_axes(98)
+    tex = {"texMU": np.tile(255 * COLOUR, 98)[:, None], "texPC": basis, "texEV": 255 * sizes[:, None]}
+    savemat(path, content | tex)
+    data = read_model(path)
+    assert_colours(data)
+    mirror = data.template[data.mirror_vertices].numpy()
+    np.testing.assert_allclose(mirror * [-1, 1, 1], data.template.numpy(), atol=1e-7)
 
 
 def test_bfm2009_with_the_fields_expressions(tmp_path):
@@ -194,6 +259,21 @@ def test_statismo_files(tmp_path, name):
     np.testing.assert_allclose(nose.numpy(), content["shape_mean"].reshape(-1, 3)[22] * 1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_statismo_colours(tmp_path, scale):
+    import h5py
+
+    path = tmp_path / "model2017-1_bfm_nomouth.h5"
+    make.write_bfm_h5(path)
+    basis, sizes = tone_axes(98)
+    with h5py.File(path, "a") as file:
+        del file["color/model"]
+        file["color/model/mean"] = np.tile(scale * COLOUR, 98)
+        file["color/model/pcaBasis"] = basis
+        file["color/model/pcaVariance"] = (scale * sizes) ** 2
+    assert_colours(read_model(path))
+
+
 def test_hifi3dpp(tmp_path):
     path = tmp_path / "HIFI3D++.mat"
     content = make.write_hifi3dpp(path)
@@ -201,7 +281,11 @@ def test_hifi3dpp(tmp_path):
     z, e = RNG.standard_normal(7), RNG.standard_normal(4)
     want = content["mu_shape"][0] + z @ content["basis_shape"] + e @ content["basis_exp"]
     assert_close(evaluate(data, z, e), want.reshape(-1, 3) * 0.01)
-    assert len(data.landmark_sets["hifi86"]) == 86 and data.vertex_masks["face"].any()
+    points = data.landmark_sets["hifi86"].positions(data.template, data.triangles).numpy()
+    np.testing.assert_allclose(points, make.head()[0][:86], atol=1e-12)
+    np.testing.assert_array_equal(data.vertex_masks["face"].numpy(), make.head()[0][:, 2] > 0)
+    np.testing.assert_allclose(data.uv.numpy(), make.head()[2], atol=1e-12)
+    np.testing.assert_array_equal(data.uv_triangles.numpy(), make.head()[3])
     from scipy.io import savemat
 
     basis = np.linalg.qr(content["basis_shape"].T)[0].T
@@ -210,6 +294,33 @@ def test_hifi3dpp(tmp_path):
     want = content["mu_shape"][0] + (z * np.sqrt(content["EVs"][:, 0])) @ basis
     assert_close(evaluate(again, z, np.zeros(4)), want.reshape(-1, 3) * 0.01)
     assert torch.equal(again.triangles, data.triangles)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("part", ["whole", "face", "without the first vertex", "without the last vertex"])
+def test_hifi3d_may_have_triangles_of_a_part_only(tmp_path, part, first):
+    from scipy.io import savemat
+
+    path = tmp_path / "AI-NExT-Shape.mat"
+    content = make.write_hifi3dpp(path)
+    places, tri = make.head()[0], content["tri"]
+    # A file from 0 without its first vertex looks like one from 1 without its last, but for the edges.
+    kept = {
+        "whole": tri >= 0,
+        "face": places[tri][..., 2] > 0.02,
+        "without the first vertex": tri > 0,
+        "without the last vertex": tri < 97,
+    }[part].all(axis=1)
+    left = {key: value for key, value in content.items() if key not in ("vt_list", "tri_vt")}
+    savemat(path, left | {"tri": tri[kept] + first, "keypoints": 12 + np.arange(86)})
+    data = read_model(path, torch.float64)
+    np.testing.assert_array_equal(data.triangles.numpy(), tri[kept])
+    used = np.isin(12 + np.arange(86), tri[kept])
+    points = data.landmark_sets["hifi86"].positions(data.template, data.triangles).numpy()
+    np.testing.assert_allclose(points, places[12:][used], atol=1e-12)
+    told = data.metadata.get("landmarks_left_out.hifi86", "")
+    assert [int(n) for n in told.split(", ") if n] == np.flatnonzero(~used).tolist()
+    assert (part in ("face", "without the last vertex")) == bool(told)
 
 
 def test_ict_has_the_52_names(tmp_path):
@@ -224,8 +335,23 @@ def test_ict_has_the_52_names(tmp_path):
     got = evaluate(data, z, model.expression_vector(smile | brows).numpy())
     assert np.abs(got - 0.01 * want).max() < 1e-8
     assert len(data.expression_names) == 52 and data.expression_kind == "unit" and data.quads is not None
-    assert "tongueOut" in data.metadata["missing_expressions"] and len(data.landmark_sets["ibug68"]) == 68
+    assert "tongueOut" in data.metadata["missing_expressions"]
+    points = data.landmark_sets["ibug68"].positions(data.template, data.triangles).numpy()
+    np.testing.assert_allclose(points, 0.01 * make.shell()[0][7 : 7 + 68], atol=1e-8)
     assert outward(data) and data.uv.max() <= 1
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_quads_turn_with_the_triangles(tmp_path, turned):
+    make.write_ict(tmp_path / "FaceXModel", turned=turned)
+    data = read_model(tmp_path / "FaceXModel")
+    assert outward(data) and data.metadata["turned_triangles"] == str(turned)
+
+    def edges(polygons):
+        corners = polygons.tolist()
+        return {(p[i - 1], p[i]) for p in corners for i in range(len(p))}
+
+    assert edges(data.quads) < edges(data.triangles)
 
 
 def test_ict_parts_of_the_published_mesh(tmp_path, monkeypatch):
@@ -260,7 +386,9 @@ def test_facescape_is_the_core_times_both_weights(tmp_path):
         torch.from_numpy(np.stack([z, z]))[None], torch.from_numpy(np.stack([e, 0 * e]))[None]
     )
     assert_close(batch[0, 0].numpy(), want.reshape(-1, 3) * 1e-3)
-    assert len(data.landmark_sets["ibug68"]) == 68 and data.expression_kind == "unit"
+    points = data.landmark_sets["ibug68"].positions(data.template, data.triangles)
+    assert torch.equal(points, data.template[:68]) and data.expression_kind == "unit"
+    np.testing.assert_allclose(data.uv.numpy(), make.head()[2], atol=1e-12)
     content["core"][:, 1:] *= 0.01
     make.write_facescape(path, content)
     with pytest.raises(ModelFormatError, match="principal components"):
@@ -282,6 +410,14 @@ def test_facescape_v1_needs_factors_and_topology(tmp_path):
     z = RNG.standard_normal(4)
     want = content["core"][:, 0] @ (people.mean(axis=0) + z * people.std(axis=0))
     assert_close(evaluate(data, z, np.zeros(4)), want.reshape(-1, 3) * 1e-3)
+    # The page offers a core of 300 axes as well; its factors may lie in the same folder.
+    np.save(tmp_path / "factors_id_847_300_52.npy", RNG.standard_normal((30, 9)))
+    assert torch.equal(read_model(path, torch.float64).identity_basis, data.identity_basis)
+    (tmp_path / "factors_id_847_50_52.npy").rename(tmp_path / "factors_id_own.npy")
+    assert torch.equal(read_model(path, torch.float64).identity_basis, data.identity_basis)
+    (tmp_path / "factors_id_own.npy").unlink()
+    with pytest.raises(ModelFormatError, match=r"factors_id_847_50_52.npy with 4 columns .*\(30, 9\)"):
+        read_model(path)
 
 
 def test_facewarehouse_gives_its_people_back(tmp_path):
@@ -349,6 +485,34 @@ def test_files_are_kept_until_they_change(tmp_path):
 
     os.utime(tmp_path / "a.mat", ns=(1, 1))
     assert load_model(tmp_path / "a.mat").data is not first
+
+
+def test_files_beside_a_model_count_as_well(tmp_path):
+    path = tmp_path / "generic_model.pkl"
+    path.write_bytes(make.flame_bytes(make.flame_content()))
+    first = load_model(path).data
+    (tmp_path / "notes.md").write_text("x")
+    assert load_model(path).data is first and not first.landmark_sets
+    ids = {"full_lmk_faces_idx": np.arange(68), "full_lmk_bary_coords": np.full((68, 3), 1 / 3)}
+    np.save(tmp_path / "landmark_embedding.npy", np.array(ids, dtype=object), allow_pickle=True)
+    assert "ibug68" in load_model(path).data.landmark_sets
+    (tmp_path / "landmark_embedding.npy").unlink()
+    assert not load_model(path).data.landmark_sets
+
+
+def test_folders_are_read_again_when_a_file_in_them_changes(tmp_path):
+    make.write_ict(tmp_path / "ICT" / "FaceXModel")
+    for path in (tmp_path / "ICT", tmp_path / "ICT" / "FaceXModel"):
+        first = load_model(path).data
+        assert load_model(path).data is first
+        file = tmp_path / "ICT" / "FaceXModel" / "jawOpen.obj"
+        file.write_text(file.read_text() + "# changed\n")
+        assert load_model(path).data is not first
+    make.write_facewarehouse(tmp_path / "FW")
+    first = load_model(tmp_path / "FW").data
+    shapes = tmp_path / "FW" / "Tester_2" / "Blendshape" / "shape.bs"
+    shapes.write_bytes(shapes.read_bytes()[:-4] + b"\0\0\0\0\0")
+    assert load_model(tmp_path / "FW").data is not first
 
 
 def test_missing_packages_say_what_to_type(tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ import torch
 
 import model_files as make
 from hiface.errors import ModelFormatError
+from hiface.morphable.file_values import SparseMatrix
 from hiface.morphable.numpy_files import read_npy, read_npz
 from hiface.morphable.safe_pickle import load, loads
-from hiface.morphable.stand_ins import SparseMatrix
 
 DENSE = np.array([[0.0, 1.5, 0.0], [2.0, 0.0, 0.0]])
 
@@ -64,6 +64,15 @@ def test_reads_python_2_files_without_chumpy():
         "chosen": make.Instance(reorder, "Select", a=inner, idxs=np.arange(3), preferred_shape=(3, 1)),
         "shaped": make.Instance(reorder, "Reshape", a=inner, newshape=(6, 4)),
         "turned": make.Instance(reorder, "transpose", a=inner, axes=(2, 0, 1)),
+        "joined": make.Instance(reorder, "Concatenate", dterms=("a", "b"), axis=2, a=inner, b=inner),
+        "old coo": make.Instance(
+            "scipy.sparse.coo",
+            "coo_matrix",
+            _shape=(2, 3),
+            data=np.array([1.5, 2.0]),
+            row=np.array([0, 1]),
+            col=np.array([1, 0]),
+        ),
         "matrix": make.sparse_csc(DENSE),
         "new path": make.sparse_csc(DENSE, "scipy.sparse._csc"),
         "text": "bs\xe9",
@@ -74,6 +83,8 @@ def test_reads_python_2_files_without_chumpy():
     np.testing.assert_array_equal(found["chosen"], [[0], [1], [2]])
     np.testing.assert_array_equal(found["shaped"], values.reshape(6, 4))
     np.testing.assert_array_equal(found["turned"], values.transpose(2, 0, 1))
+    np.testing.assert_array_equal(found["joined"], np.concatenate([values, values], axis=2))
+    np.testing.assert_array_equal(found["old coo"].to_dense(), DENSE)
     np.testing.assert_array_equal(found["matrix"].to_dense(), DENSE)
     np.testing.assert_array_equal(found["new path"].to_dense(), DENSE)
     np.testing.assert_array_equal(found["fortran"], values[0])
@@ -175,13 +186,35 @@ def test_the_refused_name_is_told(kind):
         loads(HOSTILE[kind], "model.pkl")
 
 
-def test_a_torch_storage_cannot_smuggle_a_call():
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_torch_storage_cannot_smuggle_a_call(tmp_path, monkeypatch, watch, as_zip):
     raw = io.BytesIO()
-    torch.save(Call(os.system, "touch ran"), raw, _use_new_zipfile_serialization=False)
+    torch.save(Call(os.system, "touch ran"), raw, _use_new_zipfile_serialization=as_zip)
     text = raw.getvalue()
     hostile = b"\x80\x04ctorch.storage\n_load_from_bytes\n(B" + struct.pack("<i", len(text)) + text + b"tR."
-    with pytest.raises(ModelFormatError):
-        loads(hostile)
+    monkeypatch.chdir(tmp_path)
+    watch.events = []
+    try:
+        with pytest.raises(ModelFormatError):
+            loads(hostile)
+    finally:
+        events, watch.events = watch.events, None
+    assert not list(tmp_path.iterdir())
+    assert not [event for event, _ in events if event.startswith(("os.", "subprocess"))]
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_torch_storages_are_as_torch_writes_them(as_zip):
+    """Never an archive, which a small file could unpack from without end."""
+    raw = io.BytesIO()
+    torch.save(torch.arange(3).storage(), raw, _use_new_zipfile_serialization=as_zip)
+    text = raw.getvalue()
+    pickled = b"\x80\x04ctorch.storage\n_load_from_bytes\n(B" + struct.pack("<i", len(text)) + text + b"tR."
+    if as_zip:
+        with pytest.raises(ModelFormatError, match="torch storage"):
+            loads(pickled)
+    else:
+        assert loads(pickled).tolist() == [0, 1, 2]
 
 
 F8 = b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"

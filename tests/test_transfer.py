@@ -10,13 +10,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import hiface
-from hiface.errors import ModelFormatError, TopologyError
+from hiface.errors import ModelFormatError, ShapeError, TopologyError
 from hiface.geometry.bending import Anchors, bend_onto
+from hiface.geometry.closest import SurfaceTree
 from hiface.geometry.oriented import OrientedSurface, normals_of
+from hiface.morphable import MorphableModel
 from hiface.morphable.readers.parts import Parts, assemble
 from hiface.transfer import completed, find_landmarks, is_complete, make_bridge, read_bridge, write_bridge
+from hiface.transfer.bridge import Bridge, SurfaceMap, Topology, _places
 from hiface.transfer.register import skin_surface
 from hiface.types import LandmarkSet
 from other_models import remeshed
@@ -183,6 +188,87 @@ def test_a_bridge_is_for_its_models_only(bridge, other):
         completed(replace(other, triangles=other.triangles.flip(0)), bridge)
 
 
+def test_only_what_can_be_mixed_goes_over_a_bridge(bridge):
+    mask = OPEN.data.vertex_masks["face"][:, None]
+    for values in (mask, mask.long(), torch.full((OPEN.data.n_vertices, 3), 200, dtype=torch.uint8)):
+        with pytest.raises(ShapeError, match=r"give values.float\(\)"):
+            bridge.values(values)
+    grey = bridge.values(torch.full((OPEN.data.n_vertices, 3), 200.0, dtype=torch.float64))
+    assert grey.dtype == torch.float64 and torch.allclose(grey, torch.full_like(grey, 200.0), atol=1e-3)
+    assert bridge.values(torch.zeros(OPEN.data.n_vertices, 3, device="meta")).device.type == "meta"
+
+
+def test_meshes_tell_the_direction_of_a_bridge_file(tmp_path, bridge, other):
+    named = replace(
+        bridge, source=replace(bridge.source, name="same"), target=replace(bridge.target, name="same")
+    )
+    path = write_bridge(named, tmp_path / "same.safetensors")
+    first, second = replace(OPEN.data, name="same"), replace(other, name="same")
+    for found in (read_bridge(path, first, second), read_bridge(path, first), read_bridge(path)):
+        assert found.source.n_vertices == OPEN.data.n_vertices
+    for found in (read_bridge(path, second, first), read_bridge(path, target=first)):
+        assert found.source.n_vertices == other.n_vertices
+        assert torch.equal(found.to_target.triangle_ids, bridge.to_source.triangle_ids)
+
+
+def test_a_bridge_from_a_model_to_itself_can_be_written(tmp_path):
+    own = Topology.of(OPEN.data)
+    ids = torch.zeros(own.n_vertices, dtype=torch.int64)
+    places = SurfaceMap(ids, torch.full((len(ids), 3), 1 / 3), ids == 0)
+    again = read_bridge(write_bridge(Bridge(own, own, places, places), tmp_path / "a.safetensors"))
+    assert torch.equal(again.source.triangles, own.triangles)
+
+
+DAMAGE = {
+    "source.triangles": [
+        lambda t: t[:0],
+        lambda t: t - 1,
+        lambda t: t.float(),
+        lambda t: t[:, :2],
+        lambda t: t + 4823,
+    ],
+    "to_target.triangle_ids": [lambda t: t.float(), lambda t: t - 9999, lambda t: t[:-1]],
+    "to_target.trusted": [lambda t: t.float(), lambda t: t[:, None].repeat(1, 2), lambda t: t.any()],
+    "to_source.barycentric": [lambda t: t * 1e9, lambda t: t.long(), lambda t: -t, lambda t: t * torch.nan],
+}
+
+
+@pytest.mark.parametrize("key", DAMAGE)
+def test_damage_of_bridge_files(tmp_path, bridge, key):
+    path = write_bridge(bridge, tmp_path / "a.safetensors")
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        meta = file.metadata()
+    for spoil in DAMAGE[key]:
+        save_file({**tensors, key: spoil(tensors[key]).contiguous()}, path, meta)
+        with pytest.raises(ModelFormatError, match="make it again"):
+            read_bridge(path)
+    for models in ("[]", "null", "{}", "[" * 10**5):
+        save_file(tensors, path, meta | {"models": models})
+        with pytest.raises(ModelFormatError, match="make it again"):
+            read_bridge(path)
+
+
+@pytest.mark.parametrize("kept", ["above the mouth", "the face"])
+def test_nothing_beyond_the_border_is_trusted(other, kept):
+    """A model that ends early: registered exactly, so only the border can tell what it lacks."""
+    shift = torch.tensor([0.0, 0.02, -0.05])
+    mouth = OPEN.data.landmark_sets["ibug68"].positions(OPEN.template, OPEN.triangles)[48:].mean(0)
+    height, depth = (other.template - shift)[other.triangles].unbind(-1)[1:]
+    inside = (height > mouth[1]).all(1) if kept == "above the mouth" else (depth > 0.02).all(1)
+    used, local = other.triangles[inside].unique(return_inverse=True)
+    bent = (OPEN.template + shift).double()
+    found = _places(bent, OPEN.triangles, other.template[used].double(), local)
+    lost = SurfaceTree(other.template, other.triangles[~inside]).closest(bent)
+    near = SurfaceTree(other.template, other.triangles[inside]).closest(bent)
+    to_lost, to_kept = ((side.points - bent).norm(dim=1) for side in (lost, near))
+    beyond = (to_lost + 0.0007 < to_kept) & (to_kept < 0.0025)
+    assert beyond.sum() > 10
+    assert not found.trusted[beyond].any()
+    well_inside = (to_kept + 0.004 < to_lost) & face_of_open()
+    assert well_inside.sum() > 300 and found.trusted[well_inside].float().mean() > 0.97
+
+
 def test_bridge_files(tmp_path, bridge, other):
     path = write_bridge(bridge, tmp_path / "bridge.safetensors")
     again = read_bridge(path, OPEN.data, other)
@@ -235,12 +321,63 @@ def test_completion_adds_what_is_missing(filled):
     assert "ibug68" in filled.metadata["completed"] and "now7" not in filled.metadata["completed"]
 
 
-def test_completion_keeps_what_is_there(filled):
+def test_completion_keeps_what_is_there(filled, bridge):
     assert filled.landmark_sets["now7"].triangle_ids.tolist() == list(range(7))
     assert not filled.vertex_masks["nose"].any()
     coloured = replace(filled, albedo_mean=torch.rand_like(filled.albedo_mean))
-    assert torch.equal(completed(coloured).albedo_mean, coloured.albedo_mean)
+    assert torch.equal(completed(coloured, bridge).albedo_mean, coloured.albedo_mean)
     assert completed(OPEN.data) is OPEN.data
+
+
+def test_completion_takes_only_what_is_trusted(filled, bridge):
+    bare = replace(filled, vertex_masks={}, pairs={}, contour=None)  # the albedo stays, which takes long
+    to, back = bridge.to_target, bridge.to_source
+    pairs, lines = OPEN.data.pairs["lip_pairs"], OPEN.data.contour
+    assert lines is not None
+    # Both ends of one pair are at one place; one end of another and one candidate are not trusted.
+    ids, weights, trusted = back.triangle_ids.clone(), back.barycentric.clone(), back.trusted.clone()
+    trusted[pairs.flatten()] = True
+    nearest = bridge.target.triangles[ids].gather(1, weights.argmax(1)[:, None])[:, 0]
+    moved = [tuple(pair) for pair in nearest[pairs].tolist()]
+    good = [i for i, pair in enumerate(moved) if pair[0] != pair[1] and moved.count(pair) == 1]
+    unsafe, same = good[0], good[-1]
+    trusted[pairs[unsafe, 1]] = False
+    ids[pairs[same, 1]], weights[pairs[same, 1]] = ids[pairs[same, 0]], weights[pairs[same, 0]]
+    line, place = (int(i) for i in torch.nonzero(lines.valid)[5])
+    candidate = line * lines.valid.shape[1] + place
+    trusted[OPEN.triangles[lines.points.triangle_ids[candidate]][0]] = False
+    unsure = torch.zeros_like(to.trusted)
+    unsure[torch.nonzero(filled.vertex_masks["face"])[::3, 0]] = True
+    made = replace(
+        bridge,
+        to_target=replace(to, trusted=~unsure),
+        to_source=SurfaceMap(ids, weights, trusted),
+    )
+    found = completed(bare, made)
+    whole = completed(bare, replace(made, to_target=replace(to, trusted=torch.ones_like(to.trusted))))
+    for name in ("face", "skin"):
+        assert torch.equal(found.vertex_masks[name], whole.vertex_masks[name] & ~unsure)
+        assert (whole.vertex_masks[name] & unsure).any()
+    got = {tuple(pair) for pair in found.pairs["lip_pairs"].tolist()}
+    assert moved[unsafe] not in got and all(first != second for first, second in got)
+    assert moved[good[1]] in got and len(got) > len(good) / 2
+    assert found.contour is not None and not found.contour.valid[line, place]
+    assert found.contour.valid.sum() > 0.9 * lines.valid.sum()
+
+
+def test_completion_has_the_model_s_dtype(other, bridge):
+    exact = {
+        name: value.double()
+        for name, value in vars(other).items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    }
+    data = completed(replace(other, **exact), bridge)
+    assert {data.albedo_mean.dtype, data.albedo_basis.dtype} == {torch.float64}
+    assert {points.barycentric.dtype for points in data.landmark_sets.values()} == {torch.float64}
+    assert data.contour is not None and data.contour.points.barycentric.dtype == torch.float64
+    model = MorphableModel(data)
+    albedo = model.albedo_map(torch.zeros(len(data.albedo_names), dtype=torch.float64))
+    assert torch.equal(albedo, data.albedo_mean)
 
 
 def test_albedo_is_resampled(filled):

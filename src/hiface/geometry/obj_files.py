@@ -50,7 +50,7 @@ def parse_obj(path: Path, with_uv: bool = False) -> ObjMesh:
             corners past the last vertex.
     """
     if not path.is_file():
-        raise MeshFileError(f"{path} cannot be read; check its name")
+        raise MeshFileError(f"{path} does not exist; check the path")
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     lines = [line.split("#", 1)[0].strip() for line in text.split("\n")]
     try:
@@ -62,7 +62,7 @@ def parse_obj(path: Path, with_uv: bool = False) -> ObjMesh:
         if len(sizes) and (sizes == 4).all():
             quads = _from_zero(np.array(polygons, dtype=np.int64))
         uv, uv_triangles = _layout(lines, texts) if with_uv else (None, None)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise MeshFileError(f"{path} is damaged or not an .obj file ({error})") from error
     if not len(vertices):
         raise MeshFileError(f"{path} has 0 vertices")
@@ -76,6 +76,11 @@ def parse_obj(path: Path, with_uv: bool = False) -> ObjMesh:
     if uv is not None and uv_triangles is not None:
         _check_corners(uv_triangles, len(uv), f"{path} has polygons past its {len(uv)} texture coordinates")
     return ObjMesh(vertices, triangles, quads, uv, uv_triangles, owner)
+
+
+def uv_from_top(uv: np.ndarray) -> np.ndarray:
+    """Texture coordinates [U, 2] with their origin at the top left, of those at the bottom left."""
+    return np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)
 
 
 def _counted_from_start(lines: list[str]) -> list[str]:
@@ -130,7 +135,7 @@ def _layout(lines: list[str], texts: list[str]) -> tuple[np.ndarray | None, np.n
     if not len(uv) or not np.isfinite(uv).all():
         raise ValueError("texture coordinates that are missing or not finite")
     triangles = _fans([[c[1] for c in polygon] for polygon in corners])
-    return np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1), triangles
+    return uv_from_top(uv), triangles
 
 
 def _fans(polygons: list[list[str]]) -> np.ndarray:

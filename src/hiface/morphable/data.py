@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from hiface.errors import ModelFormatError
@@ -137,8 +138,26 @@ class MorphableModelData:
             got = shape if value is None else tuple(value.shape)
             if got != shape:
                 raise ModelFormatError(f"face model {self.name!r}: {name} must be {shape}, got {got}")
-        if self.triangles.max() >= v or self.uv_triangles.max() >= self.uv.shape[0]:
-            raise ModelFormatError(f"face model {self.name!r}: a triangle points past the last vertex")
+        for name, rows, count in (
+            ("triangles", self.triangles, v),
+            ("uv_triangles", self.uv_triangles, len(self.uv)),
+        ):
+            if rows.dtype != torch.int64 or not t or int(rows.min()) < 0 or int(rows.max()) >= count:
+                raise ModelFormatError(
+                    f"face model {self.name!r}: {name} must be whole numbers in 0..{count - 1}; a "
+                    "triangle points past the last vertex, or there is none"
+                )
+        parents = self.joint_parents
+        if len(parents) != j or not all(isinstance(p, int) and -1 <= p < i for i, p in enumerate(parents)):
+            raise ModelFormatError(
+                f"face model {self.name!r}: expected the parent of each of its {j} joints, -1 or a joint "
+                f"before it, got {str(parents)[:80]}"
+            )
+        if self.expression_kind not in ("unit", "sigma"):
+            raise ModelFormatError(
+                f"face model {self.name!r}: expression_kind must be 'unit' or 'sigma', got "
+                f"{str(self.expression_kind)[:40]!r}"
+            )
         if self.albedo_basis.shape[1:] != self.albedo_mean.shape or len(self.albedo_names) != len(
             self.albedo_basis
         ):

@@ -19,7 +19,10 @@ from hiface.morphable.safe_pickle import loads
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
-_LARGEST_BYTES = 16 * 2**30
+_LARGEST_BYTES = 2**31
+_MOST_AXES = 32
+_MOST_TIMES = 100  # numbers of a model hardly compress
+_SMALL_BYTES = 2**20
 
 
 def read_npy(path: Path) -> Any:
@@ -54,29 +57,36 @@ def npz_names(path: Path) -> tuple[str, ...]:
         raise ModelFormatError(f"{path.name} is no whole .npz file ({error}); download it again") from error
 
 
-def read_npz(path: Path, names: Iterable[str]) -> dict[str, Any]:
+def read_npz(path: Path, names: Iterable[str], largest_bytes: int = _LARGEST_BYTES) -> dict[str, Any]:
     """Reads some arrays of a .npz file.
 
     Args:
         path: The file.
         names: Arrays to read; those that the file lacks are left out.
+        largest_bytes: What they may take up together when unpacked; a small file can unpack to a huge one.
 
     Returns:
         Arrays by name.
 
     Raises:
-        ModelFormatError: As for `read_npy`.
+        ModelFormatError: As for `read_npy`, or the arrays are too large.
     """
     found = {}
+    left = largest_bytes
     present = npz_names(path)
     try:
         with zipfile.ZipFile(path) as archive:
             for name in names:
                 if name not in present:
                     continue
-                size = archive.getinfo(f"{name}.npy").file_size
-                if size > _LARGEST_BYTES:
-                    raise ModelFormatError(f"{path.name}: {name} has {size:,} bytes, too many for a model")
+                entry = archive.getinfo(f"{name}.npy")
+                size = entry.file_size
+                left -= size
+                if left < 0 or size > _SMALL_BYTES + _MOST_TIMES * entry.compress_size:
+                    raise ModelFormatError(
+                        f"{path.name}: {name} has {size:,} bytes, more than a face model has "
+                        f"({largest_bytes:,} in all)"
+                    )
                 found[name] = _array(archive.read(f"{name}.npy"), f"{path.name}: {name}")
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise ModelFormatError(f"{path.name} is a damaged .npz file ({error}); download it again") from error
@@ -91,14 +101,23 @@ def _array(raw: bytes, name: str) -> Any:
         shape, fortran, dtype = readers[version](stream)
     except (ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:
         raise ModelFormatError(f"{name}: expected a .npy array ({error}); the file is damaged") from error
+    if len(shape) > _MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
+        raise ModelFormatError(
+            f"{name}: expected a .npy array, found an impossible shape; the file is damaged"
+        )
     rest = memoryview(raw)[stream.tell() :]
     if dtype.hasobject:
         content = loads(bytes(rest), name)
         single = isinstance(content, np.ndarray) and content.dtype == object and content.shape == ()
         return content.item() if single else content
-    if dtype.itemsize == 0 or len(rest) != math.prod(shape) * dtype.itemsize:
+    if dtype.kind not in "biufcSU" or dtype.itemsize == 0:
+        raise ModelFormatError(f"{name}: expected plain numbers, found {dtype}; the file is no face model")
+    if len(rest) != math.prod(shape) * dtype.itemsize:
         raise ModelFormatError(
             f"{name}: expected {math.prod(shape) * dtype.itemsize:,} bytes for shape {shape}, found "
             f"{len(rest):,}; download the file again"
         )
-    return np.frombuffer(rest, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    try:
+        return np.frombuffer(rest, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    except ValueError as error:  # no values, and sides whose product is too large
+        raise ModelFormatError(f"{name}: an array of an impossible shape ({error}); it is damaged") from error

@@ -11,7 +11,7 @@ from hiface.errors import ModelFormatError
 from hiface.morphable.data import MorphableModelData
 from hiface.morphable.model import MorphableModel
 from hiface.morphable.open_model import read_open_model
-from hiface.morphable.readers.detect import read_model
+from hiface.morphable.readers.detect import read_model, stamp
 
 MODELS = {"open": read_open_model}
 _FILES_KEPT = 2  # models are large
@@ -23,7 +23,7 @@ def _data(name: str) -> MorphableModelData:
 
 
 @lru_cache(maxsize=_FILES_KEPT)
-def _data_of_file(path: Path, changed_ns: int) -> MorphableModelData:
+def _data_of_file(path: Path, files: tuple[tuple[str, int, int], ...]) -> MorphableModelData:
     return read_model(path)
 
 
@@ -33,7 +33,7 @@ def load_model(name: Literal["open"] | str | Path = "open") -> MorphableModel:
     Args:
         name: "open", the model shipped with hiface; or the path of a model of another project (FLAME, BFM,
             HIFI3D++, ICT-FaceKit, FaceScape, FaceWarehouse) or of one converted by `hiface models convert`.
-            A file is read again when it has changed.
+            It is read again when it or a file beside it that belongs to it has changed.
 
     Returns:
         The model on the CPU in float32. Its tensors are shared between calls: do not change them in place.
@@ -51,4 +51,5 @@ def load_model(name: Literal["open"] | str | Path = "open") -> MorphableModel:
             f"unknown face model {str(name)!r}; choose {', '.join(MODELS)} or the path of a model file "
             "(hiface models list)"
         )
-    return MorphableModel(_data_of_file(path.resolve(), path.stat().st_mtime_ns))
+    path = path.resolve()
+    return MorphableModel(_data_of_file(path, stamp(path)))

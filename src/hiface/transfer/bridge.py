@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from hiface.assets.loader import read_safetensors
-from hiface.atomic import atomic_write_bytes
-from hiface.errors import AssetError, ModelFormatError, ShapeError, TopologyError
+from hiface.errors import ShapeError, TopologyError
 from hiface.geometry.bending import BendingConfig
 from hiface.geometry.closest import barycentric_of, closest_on_triangles
 from hiface.geometry.oriented import OrientedSurface, normals_of
 from hiface.morphable import MorphableModelData
+from hiface.morphable.tensor_files import FileKind
 from hiface.transfer.register import register
 from hiface.types import LandmarkSet
 
-FORMAT = "hiface-bridge"
-FORMAT_VERSION = "1"
+FILE = FileKind(
+    "hiface-bridge", "1", "bridge", "hiface models bridge", "make it again with hiface models bridge"
+)
 TRUSTED_M = 0.003
 """A vertex is trusted if the other surface is nearer than this,"""
 TRUSTED_COSINE = 0.5
 """and faces the same way within 60 degrees; on its open border only if it is nearer than `_BORDER_M`."""
 _BORDER_M = 0.0005
+_SUM_OF_WEIGHTS = 1e-3
 _TENSORS = ("triangle_ids", "barycentric", "trusted")
 
 
@@ -56,10 +56,13 @@ class Topology:
         """That of a model."""
         return Topology(data.name, data.version, data.n_vertices, data.triangles)
 
+    def has_mesh_of(self, data: MorphableModelData) -> bool:
+        """Whether a model has as many vertices and the same triangles."""
+        return data.n_vertices == self.n_vertices and torch.equal(data.triangles, self.triangles)
+
     def check(self, data: MorphableModelData) -> None:
         """Raises TopologyError if a model is another one."""
-        same = data.n_vertices == self.n_vertices and torch.equal(data.triangles, self.triangles)
-        if data.name != self.name or not same:
+        if data.name != self.name or not self.has_mesh_of(data):
             raise TopologyError(
                 f"this bridge is for the model {self.name!r} {self.version} with {self.n_vertices:,} "
                 f"vertices, got {data.name!r} {data.version} with {data.n_vertices:,}; make one for it "
@@ -82,9 +85,9 @@ class SurfaceMap:
     trusted: Tensor
 
     def apply(self, values: Tensor, triangles: Tensor) -> Tensor:
-        """Values of vertices [*B, V, C] at the points, [*B, N, C]."""
-        corners = values[..., triangles[self.triangle_ids], :]
-        return (corners * self.barycentric.to(values.dtype)[..., None]).sum(-2)
+        """Values of vertices [*B, V, C] at the points, [*B, N, C], on the device of `values`."""
+        corners = values[..., triangles[self.triangle_ids].to(values.device), :]
+        return (corners * self.barycentric.to(values)[..., None]).sum(-2)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,23 @@ class Bridge:
         return self.values(source_vertices)
 
     def values(self, per_vertex: Tensor) -> Tensor:
-        """Values of the source's vertices [*B, Vs, C] at the target's, [*B, Vt, C]; errors as `vertices`."""
+        """Values of the source's vertices at the target's: colours, masks, whatever can be mixed.
+
+        Args:
+            per_vertex: [*B, Vs, C] floating. Of a mask give `mask.float()`: what comes out above 0.5 is in.
+
+        Returns:
+            [*B, Vt, C]; differentiable.
+
+        Raises:
+            TopologyError: Another number of vertices.
+            ShapeError: The values are whole numbers or bools, which cannot be mixed.
+        """
+        if not per_vertex.is_floating_point():
+            raise ShapeError(
+                f"expected floating values, got {per_vertex.dtype}; give values.float() (a mask is what is "
+                "above 0.5 then)"
+            )
         if per_vertex.dim() < 2 or per_vertex.shape[-2] != self.source.n_vertices:
             raise TopologyError(
                 f"expected values [*B, {self.source.n_vertices}, C] of the model {self.source.name!r}, got "
@@ -145,7 +164,7 @@ class Bridge:
             source: The source, whose mean shape says which of the triangles around a point is nearest.
 
         Returns:
-            The same L points on the source's triangles.
+            The same L points on the source's triangles, with weights of the source's dtype.
 
         Raises:
             TopologyError: `source` is another model, or a point lies on a triangle that the target lacks.
@@ -166,7 +185,7 @@ class Bridge:
         ]
         rows = torch.tensor([triangle for triangle, _ in found], dtype=torch.int64)
         weights = torch.stack([w for _, w in found]) if found else points.barycentric.double()
-        return LandmarkSet(points.name, rows, weights.to(points.barycentric.dtype), points.mirror)
+        return LandmarkSet(points.name, rows, weights.to(source.template.dtype), points.mirror)
 
     def trusted_landmarks(self, points: LandmarkSet) -> Tensor:
         """[L] bool, which points of the target lie where the source has something that corresponds."""
@@ -250,11 +269,10 @@ def write_bridge(bridge: Bridge, path: str | Path) -> Path:
             "version": topology.version,
             "n_vertices": topology.n_vertices,
         }
-        tensors[f"{side}.triangles"] = topology.triangles.contiguous()
+        tensors[f"{side}.triangles"] = topology.triangles
         places: SurfaceMap = getattr(bridge, f"to_{side}")
-        tensors |= {f"to_{side}.{name}": getattr(places, name).contiguous() for name in _TENSORS}
-    meta = {"format": FORMAT, "format_version": FORMAT_VERSION, "models": json.dumps(head)}
-    return atomic_write_bytes(path, save(tensors, meta))
+        tensors |= {f"to_{side}.{name}": getattr(places, name) for name in _TENSORS}
+    return FILE.write(path, tensors, {"models": json.dumps(head)})
 
 
 def read_bridge(
@@ -267,7 +285,8 @@ def read_bridge(
     Args:
         path: File of `write_bridge`.
         source: Model that it has to lead from, or None.
-        target: Model that it has to lead to, or None. A bridge that leads the other way is turned round.
+        target: Model that it has to lead to, or None. A bridge that leads the other way, by its meshes or
+            else by its names, is turned round.
 
     Returns:
         Bridge.
@@ -277,29 +296,24 @@ def read_bridge(
         TopologyError: It is for other models.
     """
     path = Path(path)
-    try:
-        tensors, meta = read_safetensors(path)
-    except AssetError as error:
-        raise ModelFormatError(f"{path}: expected a whole bridge file: {error}") from error
-    if meta.get("format") != FORMAT or meta.get("format_version") != FORMAT_VERSION:
-        raise ModelFormatError(
-            f"{path.name}: expected version {FORMAT_VERSION} of a bridge written by 'hiface models bridge', "
-            f"found {meta.get('format', 'another kind of file')} {meta.get('format_version', '')}"
-        )
+    tensors, meta = FILE.read(path)
     try:
         bridge = _bridge(tensors, json.loads(meta["models"]))
-    except (KeyError, TypeError, ValueError, IndexError, ShapeError) as error:
-        raise ModelFormatError(
-            f"{path.name}: a part of the bridge is missing or damaged ({type(error).__name__}: {error}); "
-            "make it again with hiface models bridge"
-        ) from error
-    other_way = source is not None and source.name == bridge.target.name != bridge.source.name
-    other_way = other_way or (target is not None and target.name == bridge.source.name != bridge.target.name)
-    bridge = bridge.reversed() if other_way else bridge
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        raise FILE.damaged(path, error) from error
+    bridge = max(bridge, bridge.reversed(), key=lambda found: _suits(found, source, target))
     for topology, data in ((bridge.source, source), (bridge.target, target)):
         if data is not None:
             topology.check(data)
     return bridge
+
+
+def _suits(
+    bridge: Bridge, source: MorphableModelData | None, target: MorphableModelData | None
+) -> tuple[int, int]:
+    """At how many ends the mesh of a bridge is that of the wanted model, and the name."""
+    ends = [(t, d) for t, d in ((bridge.source, source), (bridge.target, target)) if d is not None]
+    return sum(t.has_mesh_of(d) for t, d in ends), sum(t.name == d.name for t, d in ends)
 
 
 def _bridge(tensors: Mapping[str, Tensor], head: Mapping[str, Mapping[str, str | int]]) -> Bridge:
@@ -317,16 +331,26 @@ def _bridge(tensors: Mapping[str, Tensor], head: Mapping[str, Mapping[str, str |
         for side in ("source", "target")
     }
     for side, onto in (("source", "target"), ("target", "source")):
-        n, places = sides[side].n_vertices, maps[side]
-        if (
-            places.triangle_ids.shape != (n,)
-            or places.barycentric.shape != (n, 3)
-            or len(places.trusted) != n
-        ):
-            raise ShapeError(f"to_{side} must have {n} rows")
-        ids, triangles = places.triangle_ids, sides[side].triangles
-        if int(ids.max()) >= len(sides[onto].triangles) or int(ids.min()) < 0 or int(triangles.max()) >= n:
-            raise ShapeError(f"to_{side} points past the mesh")
-        if not bool(places.barycentric.isfinite().all()):
-            raise ShapeError(f"to_{side} has weights that are not finite")
+        _check_corners(sides[side], side)
+        _check_places(maps[side], sides[side].n_vertices, len(sides[onto].triangles), side)
     return Bridge(sides["source"], sides["target"], maps["target"], maps["source"])
+
+
+def _check_corners(topology: Topology, side: str) -> None:
+    triangles, n = topology.triangles, topology.n_vertices
+    rows = triangles.dtype == torch.int64 and triangles.dim() == 2 and triangles.shape[1] == 3
+    if not rows or not len(triangles) or int(triangles.min()) < 0 or int(triangles.max()) >= n:
+        raise ShapeError(f"the triangles of the {side} must be rows of three whole numbers in 0..{n - 1}")
+
+
+def _check_places(places: SurfaceMap, n: int, n_triangles: int, side: str) -> None:
+    ids, weights, trusted = places.triangle_ids, places.barycentric, places.trusted
+    if ids.shape != (n,) or weights.shape != (n, 3) or trusted.shape != (n,):
+        raise ShapeError(f"to_{side} must have {n} rows")
+    if ids.dtype != torch.int64 or trusted.dtype != torch.bool or not weights.is_floating_point():
+        raise ShapeError(f"to_{side} must hold whole numbers, weights and bools")
+    if int(ids.max()) >= n_triangles or int(ids.min()) < 0:
+        raise ShapeError(f"to_{side} points past the mesh")
+    inside = bool((weights >= -_SUM_OF_WEIGHTS).all())
+    if not inside or not bool(((weights.sum(1) - 1).abs() < _SUM_OF_WEIGHTS).all()):
+        raise ShapeError(f"to_{side} has weights that are negative, not finite or do not add up to 1")

@@ -32,9 +32,9 @@ def is_complete(data: MorphableModelData) -> bool:
 def completed(data: MorphableModelData, bridge: Bridge | None = None) -> MorphableModelData:
     """A model with the open model's landmark sets, masks, pairs, jaw contour and albedo where it has none.
 
-    Nothing that the model has is replaced. Points and masks are those of the corresponding places of the mean
-    faces; the set "iris" is added only to models whose eyes can turn. The albedo (mean and axes, linear) is
-    resampled into the model's own UV layout, if its file has no albedo axes.
+    Nothing that the model has is replaced, and what is added has its dtype. Points and masks are those of the
+    corresponding places of the mean faces; the set "iris" is added only to models whose eyes can turn. The
+    albedo (mean and axes, linear) is resampled into the model's own UV layout if its file has no albedo axes.
 
     Args:
         data: The model.
@@ -145,8 +145,9 @@ def _albedo(data: MorphableModelData, model: MorphableModelData, bridge: Bridge)
         canvas = colours.mean(1, keepdim=True).expand(-1, size * size, -1).clone()
         canvas[:, covered] = colours
         maps.append(canvas.movedim(-1, 1).reshape(-1, 3, size, size))
+    dtype = data.template.dtype
     return {
-        "albedo_mean": maps[0][0],
-        "albedo_basis": torch.cat(maps[1:]),
+        "albedo_mean": maps[0][0].to(dtype),
+        "albedo_basis": torch.cat(maps[1:]).to(dtype),
         "albedo_names": model.albedo_names,
     }

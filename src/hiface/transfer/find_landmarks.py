@@ -92,17 +92,6 @@ def find_landmarks(data: MorphableModelData, plain: bool = False) -> FoundPoints
     return FoundPoints(sets, {"ibug68": spread[:_N_SPARSE], "dense": spread[_N_SPARSE:]})
 
 
-def with_landmarks(data: MorphableModelData) -> Mapping[str, LandmarkSet]:
-    """The model's own landmark sets, with "ibug68" and "dense" found where the file has none.
-
-    Raises:
-        ModelFormatError: No face is found on its mean shape.
-    """
-    if {"ibug68", "dense"} <= set(data.landmark_sets):
-        return data.landmark_sets
-    return {**find_landmarks(data).sets, **data.landmark_sets}
-
-
 @cache
 def _detector() -> FaceDetector:
     return FaceDetector()

@@ -17,7 +17,16 @@ import torch
 from hiface.errors import ModelFormatError
 from hiface.morphable.data import MorphableModelData
 from hiface.morphable.readers.matlab import read_mat
-from hiface.morphable.readers.parts import Parts, assemble, indices, need, numbered, numbers
+from hiface.morphable.readers.parts import (
+    Parts,
+    assemble,
+    indices,
+    need,
+    numbered,
+    numbers,
+    plain_array,
+    points,
+)
 
 KEYS = ("shapeMU", "shapePC", "shapeEV", "tl")
 _COLOURS = ("texMU", "texPC", "texEV")
@@ -25,7 +34,7 @@ LICENCE = (
     "Basel Face Model licence of the University of Basel: non-commercial research only, no redistribution"
 )
 N_VERTICES = 53490
-_EXPRESSION_FILES = ("Exp_Pca.bin", "std_exp.txt", "BFM_exp_idx.mat")
+BESIDE = ("Exp_Pca.bin", "std_exp.txt", "BFM_exp_idx.mat")
 
 
 def read_bfm2009(path: str | Path, dtype: torch.dtype = torch.float32) -> MorphableModelData:
@@ -50,28 +59,28 @@ def read_bfm2009(path: str | Path, dtype: torch.dtype = torch.float32) -> Morpha
     content = read_mat(path, (*KEYS, *_COLOURS))
     need(content, KEYS, path, "the Basel Face Model 2009")
     name = path.name
-    mean = numbers(content["shapeMU"].reshape(-1), (None,), f"{name}: shapeMU")
-    v = len(mean) // 3
+    template = points(content["shapeMU"], f"{name}: shapeMU")
+    v = len(template)
     axes = _axes(content["shapePC"], content["shapeEV"], 3 * v, f"{name}: shape")
     parts = Parts(
         name="bfm2009",
         version="2009",
         licence=LICENCE,
         unit="um",
-        template=mean.reshape(v, 3),
-        triangles=indices(np.asarray(content["tl"]).astype(np.int64) - 1, 3, v, f"{name}: tl"),
+        template=template,
+        triangles=indices(content["tl"], 3, v, f"{name}: tl", first=1),
         identity_basis=axes,
         metadata={"source_file": name, "published_vertices": str(N_VERTICES)},
     )
     if all(key in content for key in _COLOURS):
-        colours = numbers(content["texMU"].reshape(-1, 3), (v, 3), f"{name}: texMU")
+        colours = points(content["texMU"], f"{name}: texMU", v)
         tones = _axes(content["texPC"], content["texEV"], 3 * v, f"{name}: tex")
         parts.vertex_colours = (colours / 255.0, tones / 255.0)
-    present = [file for file in _EXPRESSION_FILES if (path.parent / file).is_file()]
-    if len(present) == len(_EXPRESSION_FILES):
+    present = [file for file in BESIDE if (path.parent / file).is_file()]
+    if len(present) == len(BESIDE):
         _add_expressions(parts, path.parent)
     elif "Exp_Pca.bin" in present:
-        lost = ", ".join(file for file in _EXPRESSION_FILES if file not in present)
+        lost = ", ".join(file for file in BESIDE if file not in present)
         raise ModelFormatError(f"{path.parent}: Exp_Pca.bin needs {lost} beside it")
     return assemble(parts, dtype)
 
@@ -79,17 +88,14 @@ def read_bfm2009(path: str | Path, dtype: torch.dtype = torch.float32) -> Morpha
 def _axes(basis: np.ndarray, sigma: np.ndarray, size: int, what: str) -> np.ndarray:
     """[K, V, 3] axes times their standard deviations; the file calls these EV but they are not squared."""
     array = numbers(basis, (size, None), f"{what}PC")
-    deviations = numbers(np.asarray(sigma).reshape(-1), (array.shape[1],), f"{what}EV")
+    deviations = numbers(plain_array(sigma, f"{what}EV").reshape(-1), (array.shape[1],), f"{what}EV")
     return np.ascontiguousarray((array * deviations).T).reshape(array.shape[1], -1, 3)
 
 
 def _add_expressions(parts: Parts, folder: Path) -> None:
     trim = read_mat(folder / "BFM_exp_idx.mat", ("trimIndex",))
     need(trim, ("trimIndex",), folder / "BFM_exp_idx.mat", "the vertices with expressions")
-    kept = indices(
-        np.asarray(trim["trimIndex"]).reshape(-1, 1).astype(np.int64) - 1, 1, len(parts.template), "trimIndex"
-    )
-    kept = kept[:, 0]
+    kept = indices(trim["trimIndex"], 1, len(parts.template), "trimIndex", first=1)[:, 0]
     axes = _read_exp_pca(folder / "Exp_Pca.bin", len(kept))
     try:
         sigma = np.loadtxt(folder / "std_exp.txt", dtype=np.float64).reshape(-1)

@@ -16,7 +16,16 @@ import torch
 
 from hiface.errors import ModelFormatError
 from hiface.morphable.data import MorphableModelData
-from hiface.morphable.readers.parts import Parts, assemble, indices, need, numbered, numbers
+from hiface.morphable.readers.parts import (
+    Parts,
+    assemble,
+    indices,
+    need,
+    numbered,
+    numbers,
+    plain_array,
+    points,
+)
 from hiface.morphable.readers.surface import nearest_vertices
 from hiface.optional import needed
 
@@ -33,6 +42,22 @@ _NOW7 = (
     "center.nose.attachement_to_philtrum",
     "right.lips.corner",
     "left.lips.corner",
+)
+_LARGEST_BYTES = 2**30
+_READ = (
+    *(
+        f"{part}/{key}"
+        for part in ("shape", "color", "expression")
+        for key in (
+            "model/mean",
+            "model/pcaBasis",
+            "model/pcaVariance",
+            "version/majorVersion",
+            "version/minorVersion",
+        )
+    ),
+    "shape/representer/cells",
+    _LANDMARKS,
 )
 _MOST_MM = 10.0  # a landmark further from the mesh is not on it
 VERTICES = {
@@ -66,33 +91,31 @@ def read_bfm_h5(path: str | Path, dtype: torch.dtype = torch.float32) -> Morphab
     content = _read(path)
     need(content, KEYS, path, "a statismo face model")
     name = path.name
-    mean = numbers(content["shape/model/mean"].reshape(-1), (None,), f"{name}: shape mean")
-    v = len(mean) // 3
-    cells = np.asarray(content["shape/representer/cells"])
+    template = points(content["shape/model/mean"], f"{name}: shape mean")
+    v = len(template)
+    cells = plain_array(content["shape/representer/cells"], f"{name}: cells")
     cells = cells.T if cells.ndim == 2 and cells.shape[0] == 3 else cells
     parts = Parts(
         name="bfm2019" if "2019" in path.stem else "bfm2017",
         version="2019" if "2019" in path.stem else "2017",
         licence=LICENCE,
         unit="mm",
-        template=mean.reshape(v, 3),
+        template=template,
         triangles=indices(cells, 3, v, f"{name}: cells"),
         identity_basis=_axes(content, "shape", 3 * v, name),
         metadata={"source_file": name, "published_vertices": str(VERTICES.get(path.stem, ""))},
     )
     if "color/model/mean" in content:
-        colours = numbers(content["color/model/mean"].reshape(-1, 3), (v, 3), f"{name}: colour mean")
+        colours = points(content["color/model/mean"], f"{name}: colour mean", v)
         scale = 255.0 if colours.max() > 2.0 else 1.0
         parts.vertex_colours = (colours / scale, _axes(content, "color", 3 * v, name) / scale)
     if "expression/model/mean" in content:
         axes = _axes(content, "expression", 3 * v, name)
-        moved = numbers(
-            content["expression/model/mean"].reshape(1, -1, 3), (1, v, 3), f"{name}: expression mean"
-        )
-        parts.expression_basis = np.concatenate([moved, axes])
+        moved = points(content["expression/model/mean"], f"{name}: expression mean", v)
+        parts.expression_basis = np.concatenate([moved[None], axes])
         parts.expression_names = ("expressionMean", *numbered("expression", len(axes)))
     if _LANDMARKS in content:
-        _add_landmarks(parts, content[_LANDMARKS], name)
+        _add_landmarks(parts, content[_LANDMARKS])
     return assemble(parts, dtype)
 
 
@@ -102,29 +125,45 @@ def _axes(content: dict[str, Any], part: str, size: int, name: str) -> np.ndarra
         content, (f"{part}/model/pcaBasis", f"{part}/model/pcaVariance"), Path(name), "a statismo face model"
     )
     basis = numbers(content[f"{part}/model/pcaBasis"], (size, None), f"{name}: {part} basis")
+    what = f"{name}: {part} variance"
     variance = numbers(
-        content[f"{part}/model/pcaVariance"].reshape(-1), (basis.shape[1],), f"{name}: {part} variance"
+        plain_array(content[f"{part}/model/pcaVariance"], what).reshape(-1), (basis.shape[1],), what
     )
-    if variance.min() < 0:
+    if variance.min(initial=0.0) < 0:
         raise ModelFormatError(f"{name}: a {part} variance is negative; the file is damaged")
-    versions = [
-        np.ravel(content.get(f"{part}/version/{key}Version", v))[0] for key, v in (("major", 0), ("minor", 9))
-    ]
-    scaled = basis if tuple(int(v) for v in versions) < (0, 9) else basis * np.sqrt(variance)
+    versions = []
+    for key, usual in ((f"{part}/version/majorVersion", 0), (f"{part}/version/minorVersion", 9)):
+        what = f"{name}: {key}"
+        number = numbers(plain_array(content.get(key, usual), what).reshape(-1), (None,), what)
+        if len(number) != 1:
+            raise ModelFormatError(f"{what}: expected one number, found {len(number)}; the file is damaged")
+        versions.append(number[0])
+    scaled = basis if tuple(versions) < (0, 9) else basis * np.sqrt(variance)
     return np.ascontiguousarray(scaled.T).reshape(basis.shape[1], -1, 3)
 
 
-def _add_landmarks(parts: Parts, raw: Any, name: str) -> None:
-    text = raw.tobytes().decode("utf-8", "replace") if isinstance(raw, np.ndarray) else raw
+def _text(raw: Any) -> str:
+    """A text that is stored as one, as an array of one, or as the numbers of its bytes."""
+    array = np.asarray(raw)
+    if array.dtype.kind in "SOU":
+        raw = array.ravel()[0]
+    else:
+        raw = array.tobytes()
+    return (raw if isinstance(raw, str) else bytes(raw).decode("utf-8", "replace")).strip("\0")
+
+
+def _add_landmarks(parts: Parts, raw: Any) -> None:
+    """Landmarks that cannot be read are noted in the metadata: the model is whole without them."""
     try:
-        content = json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        content = json.loads(_text(raw))
         rows = (
             content.items() if isinstance(content, dict) else [(r["id"], r["coordinates"]) for r in content]
         )
         points = {str(key): [float(c) for c in place] for key, place in rows}
         places = np.array(list(points.values()), dtype=np.float64).reshape(len(points), 3)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFormatError(f"{name}: the landmarks are damaged ({error})") from error
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        parts.metadata["landmarks_left_out.bfm"] = f"they cannot be read ({str(error)[:80]})"
+        return
     ids, apart = nearest_vertices(places, parts.template)
     found = {key: int(i) for key, i, far in zip(points, ids, apart, strict=True) if far <= _MOST_MM}
     if not found:
@@ -136,25 +175,38 @@ def _add_landmarks(parts: Parts, raw: Any, name: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """All data of the file by their paths."""
+    """The data of the format by their paths; nothing else of the file, and nothing of another file."""
     h5py = needed("h5py", ".h5 files need h5py")
     content: dict[str, Any] = {}
-
-    def keep(key: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and key.split("/")[0] in (
-            "shape",
-            "color",
-            "expression",
-            "metadata",
-        ):
-            content[key] = item[()]
-
     try:
         with h5py.File(path, "r") as file:
-            file.visititems(keep)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+            for key in _READ:
+                item = _linked(file, key, path.name, h5py)
+                if not isinstance(item, h5py.Dataset):
+                    continue
+                if item.external or item.is_virtual:
+                    raise ModelFormatError(f"{path.name}: {key} lies in another file; refused")
+                if item.nbytes > _LARGEST_BYTES:
+                    raise ModelFormatError(
+                        f"{path.name}: {key} has {item.nbytes:,} bytes, more than any part of a face model"
+                    )
+                content[key] = item[()]
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise ModelFormatError(
             f"{path.name}: expected a whole HDF5 file, found a damaged or cut one ({str(error)[:120]}); "
             "download it again"
         ) from error
     return content
+
+
+def _linked(file: Any, key: str, name: str, h5py: Any) -> Any:
+    """What lies at a path of the file itself, or None; a link could lead into another file."""
+    item = file
+    for word in key.split("/"):
+        links = item.id.links if isinstance(item, h5py.Group) else None
+        if links is None or not links.exists(word.encode()):
+            return None
+        if links.get_info(word.encode()).type != h5py.h5l.TYPE_HARD:  # before anything opens the other file
+            raise ModelFormatError(f"{name}: {key} is a link; expected the data themselves")
+        item = item[word]
+    return item

@@ -15,17 +15,30 @@ import numpy as np
 import torch
 
 from hiface.errors import ModelFormatError
-from hiface.geometry.obj_files import ObjMesh
+from hiface.geometry.obj_files import ObjMesh, uv_from_top
 from hiface.morphable.data import MorphableModelData
 from hiface.morphable.numpy_files import read_npy, read_npz
 from hiface.morphable.readers.obj import read_obj
-from hiface.morphable.readers.parts import UNITS_M, Parts, assemble, indices, need, numbered, numbers
+from hiface.morphable.readers.parts import (
+    UNITS_M,
+    Parts,
+    assemble,
+    indices,
+    need,
+    numbered,
+    numbers,
+    plain_array,
+)
 
 FACESCAPE_KEYS = ("shape_bm_core", "id_mean", "id_var", "fv_indices")
 _FACESCAPE_OTHERS = ("texcoords", "ft_indices", "lm_list_v16")
 FACESCAPE_LICENCE = "FaceScape licence of Nanjing University: non-commercial research only, no redistribution"
 FACEWAREHOUSE_LICENCE = "FaceWarehouse licence of Zhejiang University: non-commercial research only"
 SHAPE_FILE = "Tester_*/Blendshape/shape.bs"
+MESH_FILES = "Tester_*/*/*.obj"
+_FACTORS = "factors_id*.npy"
+BESIDE = (_FACTORS, "*.obj")
+_LARGEST_BYTES = 12 * 2**30  # a core of 300 identities in float64 has 9.2
 _MOST_PEOPLE_AXES = 50
 _HEAD_WIDTH_M = (0.08, 0.8)
 
@@ -77,31 +90,42 @@ def split_core(core: np.ndarray, mean: np.ndarray, std: np.ndarray) -> dict[str,
 
 
 def _facescape_npz(path: Path) -> Parts:
-    content = read_npz(path, (*FACESCAPE_KEYS, *_FACESCAPE_OTHERS))
+    content = read_npz(path, (*FACESCAPE_KEYS, *_FACESCAPE_OTHERS), _LARGEST_BYTES)
     need(content, FACESCAPE_KEYS, path, "FaceScape's bilinear model v1.6")
     name = path.name
     file_core = numbers(content.pop("shape_bm_core"), (None, None, None), f"{name}: shape_bm_core")
     size, n_expressions, n_identities = file_core.shape
-    v = size // 3
+    v = _count(file_core, size, n_expressions, name)
     core = np.ascontiguousarray(file_core.reshape(v, 3, n_expressions, n_identities).transpose(3, 2, 0, 1))
     del file_core  # some gigabytes
-    mean = numbers(content["id_mean"].reshape(-1), (n_identities,), f"{name}: id_mean")
-    variance = numbers(content["id_var"].reshape(-1), (n_identities,), f"{name}: id_var")
+    mean = _flat(content["id_mean"], n_identities, f"{name}: id_mean")
+    variance = _flat(content["id_var"], n_identities, f"{name}: id_var")
     _check_expressions(core, mean, name)
     parts = _parts("facescape", "1.6", FACESCAPE_LICENCE, core, (mean, np.sqrt(variance.clip(0.0))))
-    parts.triangles = indices(
-        np.asarray(content["fv_indices"]).astype(np.int64) - 1, 3, v, f"{name}: fv_indices"
-    )
+    parts.triangles = indices(content["fv_indices"], 3, v, f"{name}: fv_indices", first=1)
     if "texcoords" in content and "ft_indices" in content:
         uv = numbers(content["texcoords"], (None, 2), f"{name}: texcoords")
-        layout = np.asarray(content["ft_indices"]).astype(np.int64) - 1
-        parts.uv_triangles = indices(layout, 3, len(uv), f"{name}: ft_indices")
-        parts.uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)
+        parts.uv_triangles = indices(content["ft_indices"], 3, len(uv), f"{name}: ft_indices", first=1)
+        parts.uv = uv_from_top(uv)
     if "lm_list_v16" in content and np.size(content["lm_list_v16"]) == 68:
-        points = np.asarray(content["lm_list_v16"]).reshape(-1, 1)
-        parts.landmark_vertices["ibug68"] = indices(points, 1, v, f"{name}: lm_list_v16")[:, 0]
+        points = indices(content["lm_list_v16"], 1, v, f"{name}: lm_list_v16")
+        parts.landmark_vertices["ibug68"] = points[:, 0]
     parts.metadata["source_file"] = name
     return parts
+
+
+def _count(core: np.ndarray, size: int, n_expressions: int, name: str) -> int:
+    """Number of vertices of a core with `size` coordinates and so many expressions."""
+    if size % 3 or n_expressions < 2 or not core.size:
+        raise ModelFormatError(
+            f"{name}: expected a core of 3 coordinates for each vertex, a neutral and further expressions, "
+            f"found shape {core.shape}"
+        )
+    return size // 3
+
+
+def _flat(value: Any, count: int, what: str) -> np.ndarray:
+    return numbers(plain_array(value, what).reshape(-1), (count,), what)
 
 
 def _check_expressions(core: np.ndarray, mean: np.ndarray, name: str) -> None:
@@ -117,11 +141,8 @@ def _check_expressions(core: np.ndarray, mean: np.ndarray, name: str) -> None:
 
 def _facescape_npy(path: Path) -> Parts:
     core = numbers(read_npy(path), (None, None, None), path.name)
-    v = core.shape[2] // 3
-    factors = sorted(path.parent.glob("factors_id*.npy"))
-    if not factors:
-        raise ModelFormatError(f"{path.name}: expected factors_id_847_50_52.npy beside it, found none")
-    people = numbers(read_npy(factors[0]), (None, core.shape[0]), factors[0].name)
+    v = _count(core, core.shape[2], core.shape[1], path.name)
+    people = _factors(path, core.shape[0])
     spread = (people.mean(axis=0), people.std(axis=0))
     core = core.reshape(*core.shape[:2], v, 3)
     _check_expressions(core, spread[0], path.name)
@@ -129,6 +150,22 @@ def _facescape_npy(path: Path) -> Parts:
     parts = _parts("facescape", "1.0", FACESCAPE_LICENCE, core, spread)
     parts.metadata["source_file"] = path.name
     return _with_mesh(parts, mesh)
+
+
+def _factors(path: Path, n_identities: int) -> np.ndarray:
+    """[people, N] identity weights: of the file named like the core, else of the first with N columns."""
+    own = path.with_name(path.name.replace("core_", "factors_id_"))
+    files = [own] if own != path and own.is_file() else sorted(path.parent.glob(_FACTORS))
+    found = []
+    for file in files:
+        people = numbers(read_npy(file), (None, None), file.name)
+        if people.shape[1] == n_identities and len(people) > 1:
+            return people
+        found.append(f"{file.name} of shape {people.shape}")
+    raise ModelFormatError(
+        f"{path.name}: expected {own.name if own != path else _FACTORS} with {n_identities} columns beside "
+        f"it, found {', '.join(found) or 'none'}"
+    )
 
 
 def _facewarehouse(folder: Path) -> Parts:
@@ -163,12 +200,17 @@ def _facewarehouse(folder: Path) -> Parts:
         "people": str(len(people)),
         "kept_variance": f"{values[::-1][:kept].sum() / max(values.sum(), 1e-300):.4f}",
     }
-    return _with_mesh(parts, _topology(sorted(folder.glob("Tester_*/*/*.obj")), mean.shape[1], folder))
+    return _with_mesh(parts, _topology(sorted(folder.glob(MESH_FILES)), mean.shape[1], folder))
 
 
 def _read_shapes(path: Path) -> np.ndarray:
     """[47, V, 3] shapes of a shape.bs: int32 counts of shapes, vertices and polygons, then positions."""
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ModelFormatError(
+            f"{path} cannot be read ({error.strerror}); expected a file of shapes"
+        ) from error
     shapes, vertices, _ = np.frombuffer(raw[:12], "<i4").tolist() if len(raw) >= 12 else (0, 0, 0)
     expected = 12 + 12 * (shapes + 1) * vertices
     if shapes < 1 or vertices < 3 or len(raw) < expected:

@@ -17,6 +17,13 @@ from hiface.morphable.readers.matlab import mat_names
 
 _LARGEST_HEAD = 2**30  # of a safetensors file, whose length comes first
 _HDF_MAGIC = b"\x89HDF\r\n\x1a\n"
+_BESIDE = (*flame.BESIDE, *bfm2009.BESIDE, *bilinear.BESIDE, *ict.BESIDE)
+_INSIDE = (
+    *ict.BESIDE,
+    *(f"FaceXModel/{name}" for name in ict.BESIDE),
+    bilinear.SHAPE_FILE,
+    bilinear.MESH_FILES,
+)
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"c")
 
 
@@ -161,11 +168,35 @@ def read_model(path: str | Path, dtype: torch.dtype = torch.float32) -> Morphabl
         The model in metres, object space, on the CPU.
 
     Raises:
-        ModelFormatError: Not a known model, damaged, or of another version.
+        ModelFormatError: Not a known model, damaged, of another version, or larger than the memory.
         MissingExtraError: An optional package is needed.
     """
     path = Path(path)
-    return detect_format(path).read(path, dtype)
+    try:
+        return detect_format(path).read(path, dtype)
+    except MemoryError as error:
+        raise ModelFormatError(
+            f"{path.name}: the memory of this computer does not suffice for it; the file is damaged or the "
+            "model too large"
+        ) from error
+
+
+def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change (ns) and size of a model's file and of those around it that a reader may take.
+
+    Args:
+        path: File or folder that exists.
+    """
+    folder, patterns = (path, _INSIDE) if path.is_dir() else (path.parent, _BESIDE)
+    files = {path} | {file for pattern in patterns for file in folder.glob(pattern)}
+    found = []
+    for file in sorted(files):
+        try:
+            state = file.stat()
+        except OSError:  # gone in the meantime, or a link to nothing
+            continue
+        found.append((str(file), state.st_mtime_ns, state.st_size))
+    return tuple(found)
 
 
 def _of_folder(path: Path) -> str:
@@ -216,5 +247,5 @@ def _of_mat(path: Path) -> str:
 
 def _unknown(path: Path, found: str) -> ModelFormatError:
     return ModelFormatError(
-        f"{path.name}: expected a face model ('hiface models list' names them), found {found}"
+        f"{path.name or path}: expected a face model ('hiface models list' names them), found {found}"
     )

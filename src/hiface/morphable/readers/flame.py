@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from hiface.errors import ModelFormatError
+from hiface.geometry.obj_files import uv_from_top
 from hiface.morphable.data import MorphableModelData
 from hiface.morphable.numpy_files import read_npy, read_npz
 from hiface.morphable.readers.bake import MAP_SIZE, linear_albedo, shrink
 from hiface.morphable.readers.obj import read_obj
-from hiface.morphable.readers.parts import Parts, assemble, indices, need, numbered, numbers
+from hiface.morphable.readers.parts import Parts, assemble, indices, need, numbered, numbers, points
 from hiface.morphable.safe_pickle import load
 
 KEYS = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
@@ -35,6 +36,8 @@ _JOINTS = {
     4: ("global", "neck", "eye_left", "eye_right"),
 }
 _TEMPLATES = ("head_template.obj", "head_template_mesh.obj", "FLAME_template.obj")
+_TEXTURE, _LANDMARKS, _MASKS = "FLAME_texture.npz", "landmark_embedding.npy", "FLAME_masks.pkl"
+BESIDE = (_TEXTURE, _LANDMARKS, _MASKS, *_TEMPLATES)
 
 
 def read_flame(
@@ -43,7 +46,8 @@ def read_flame(
     """Reads FLAME, with what lies beside it: landmarks, texture space, UV layout, vertex masks.
 
     Beside the model it looks for `landmark_embedding.npy` (gives the set "ibug68"), `FLAME_texture.npz`
-    (albedo and UV), `head_template.obj` (UV) and `FLAME_masks.pkl` (vertex masks).
+    (albedo and UV), `head_template.obj`, `head_template_mesh.obj` or `FLAME_template.obj` (UV) and
+    `FLAME_masks.pkl` (vertex masks).
 
     Args:
         path: generic_model.pkl, flame2023.pkl, flame2023_no_jaw.pkl or flame2023_Open.pkl.
@@ -65,17 +69,17 @@ def read_flame(
     folder = path.parent
     if template_obj is not None:
         _take_layout(parts, Path(template_obj))
-    if (folder / "FLAME_texture.npz").is_file():
-        _take_texture(parts, folder / "FLAME_texture.npz")
+    if (folder / _TEXTURE).is_file():
+        _take_texture(parts, folder / _TEXTURE)
     if parts.uv is None:
         for name in _TEMPLATES:
             if (folder / name).is_file():
                 _take_layout(parts, folder / name)
                 break
-    if (folder / "landmark_embedding.npy").is_file():
-        parts.landmark_points["ibug68"] = _embedding(folder / "landmark_embedding.npy")
-    if (folder / "FLAME_masks.pkl").is_file():
-        parts.vertex_masks = _masks(folder / "FLAME_masks.pkl", len(parts.template))
+    if (folder / _LANDMARKS).is_file():
+        parts.landmark_points["ibug68"] = _embedding(folder / _LANDMARKS, len(parts.triangles))
+    if (folder / _MASKS).is_file():
+        parts.vertex_masks = _masks(folder / _MASKS, len(parts.template))
     return assemble(parts, dtype)
 
 
@@ -128,39 +132,36 @@ def _version(stem: str) -> str:
 
 
 def _parents(table: Any, name: str) -> tuple[int, ...]:
-    rows = np.asarray(table)
-    if rows.ndim != 2 or rows.shape[0] != 2 or rows.dtype.kind not in "iuf":
-        raise ModelFormatError(f"{name}: expected a kintree_table of 2 rows, got shape {rows.shape}")
+    rows = numbers(table, (2, None), f"{name}: kintree_table")
     parents = tuple(int(p) if p < rows.shape[1] else -1 for p in rows[0].tolist())
     if any(p >= i or p < -1 for i, p in enumerate(parents)):
         raise ModelFormatError(f"{name}: a joint of kintree_table comes before its parent")
     return parents
 
 
-def _embedding(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _embedding(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The 68 points: as the file has them, else the contour of a frontal face (yaw 0) and the other 51."""
     content = read_npy(path)
     if not isinstance(content, dict):
         raise ModelFormatError(
             f"{path.name}: expected a dictionary of landmarks, found {type(content).__name__}"
         )
+
+    def part(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first n points of a kind, triangles and weights; the contour has a row of n for each yaw."""
+        keys = (f"{kind}_lmk_faces_idx", f"{kind}_lmk_bary_coords")
+        need(content, keys, path, "landmarks")
+        what = [f"{path.name}: {key} of the landmarks 'ibug68'" for key in keys]
+        ids = indices(content[keys[0]], 1, count, what[0])[:, 0]
+        weights = points(content[keys[1]], what[1], len(ids))
+        if len(ids) != n and (kind != "dynamic" or len(ids) % n):
+            raise ModelFormatError(f"{what[0]}: expected {n} points, found {len(ids)}")
+        return ids[:n], weights[:n]
+
     if "full_lmk_faces_idx" in content:
-        need(content, ("full_lmk_bary_coords",), path, "landmarks")
-        ids = np.asarray(content["full_lmk_faces_idx"]).reshape(-1)
-        weights = np.asarray(content["full_lmk_bary_coords"]).reshape(-1, 3)
-    else:
-        keys = [
-            f"{kind}_lmk_{what}" for kind in ("dynamic", "static") for what in ("faces_idx", "bary_coords")
-        ]
-        need(content, tuple(keys), path, "landmarks")
-        contour, contour_weights, static, static_weights = (np.asarray(content[key]) for key in keys)
-        ids = np.concatenate([contour.reshape(-1, contour.shape[-1])[0], static.reshape(-1)])
-        weights = np.concatenate(
-            [contour_weights.reshape(-1, *contour_weights.shape[-2:])[0], static_weights]
-        )
-    if ids.shape != (68,) or weights.shape != (68, 3):
-        raise ModelFormatError(f"{path.name}: expected 17 contour points and 51 others, found {len(ids)}")
-    return ids, weights
+        return part("full", 68)
+    contour, others = part("dynamic", 17), part("static", 51)
+    return np.concatenate([contour[0], others[0]]), np.concatenate([contour[1], others[1]])
 
 
 def _take_layout(parts: Parts, path: Path) -> None:
@@ -190,7 +191,7 @@ def _take_texture(parts: Parts, path: Path) -> None:
         raise ModelFormatError(
             f"{path.name}: expected a UV layout of {len(parts.triangles)} triangles, found {len(layout)}"
         )
-    parts.uv = np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1)
+    parts.uv = uv_from_top(uv)
     parts.uv_triangles = layout
     maps = linear_basis.transpose(0, 2, 1).reshape(-1, 3, MAP_SIZE, MAP_SIZE)
     parts.texture = (linear_mean.T.reshape(3, MAP_SIZE, MAP_SIZE).copy(), np.ascontiguousarray(maps))
@@ -204,6 +205,6 @@ def _masks(path: Path, count: int) -> dict[str, np.ndarray]:
         )
     masks = {}
     for name, ids in content.items():
-        rows = indices(np.asarray(ids).reshape(-1, 1), 1, count, f"{path.name}: vertices of {name!r}")
+        rows = indices(ids, 1, count, f"{path.name}: vertices of {name!r}")
         masks[str(name)] = np.isin(np.arange(count), rows)
     return masks

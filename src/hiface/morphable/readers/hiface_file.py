@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from hiface.assets.loader import read_safetensors
-from hiface.atomic import atomic_write_bytes
-from hiface.errors import AssetError, ModelFormatError
 from hiface.morphable.data import ContourLines, MorphableModelData
+from hiface.morphable.tensor_files import FileKind
+from hiface.morphable.validate import validate
 from hiface.types import LandmarkSet
 
-FORMAT = "hiface-face-model"
-FORMAT_VERSION = "1"
+FILE = FileKind("hiface-face-model", "1", "face-model", "hiface models convert", "convert the original again")
 _NAMES = (
     "name",
     "version",
@@ -47,7 +44,6 @@ def write_model(data: MorphableModelData, path: str | Path) -> Path:
     Raises:
         OutputError: The file cannot be written.
     """
-    path = Path(path)
     tensors: dict[str, Tensor] = {}
     for item in fields(data):
         value = getattr(data, item.name)
@@ -62,14 +58,11 @@ def write_model(data: MorphableModelData, path: str | Path) -> Path:
         tensors["contour.valid"] = data.contour.valid
     head = {key: getattr(data, key) for key in _NAMES}
     meta = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
         "licence": data.licence,
         "names": json.dumps(head),
         "metadata": json.dumps(dict(data.metadata)),
     }
-    atomic_write_bytes(path, save({key: _own(value) for key, value in tensors.items()}, meta))
-    return path
+    return FILE.write(path, tensors, meta)
 
 
 def read_model_file(path: str | Path, dtype: torch.dtype | None = None) -> MorphableModelData:
@@ -83,30 +76,18 @@ def read_model_file(path: str | Path, dtype: torch.dtype | None = None) -> Morph
         ModelFormatError: Damaged, of another kind or of an unknown version.
     """
     path = Path(path)
+    tensors, meta = FILE.read(path)
     try:
-        tensors, meta = read_safetensors(path)
-    except AssetError as error:
-        raise ModelFormatError(f"{path}: expected a whole face-model file: {error}") from error
-    if meta.get("format") != FORMAT:
-        raise ModelFormatError(
-            f"{path.name}: expected a face model written by 'hiface models convert', found a safetensors "
-            "file of another kind"
-        )
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise ModelFormatError(
-            f"{path.name}: expected version {FORMAT_VERSION} of the face-model file, found "
-            f"{meta.get('format_version')}; convert the original again with this hiface"
-        )
-    try:
-        return _data(_in_dtype(tensors, dtype), json.loads(meta["names"]), json.loads(meta["metadata"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelFormatError(
-            f"{path.name}: a part of the face model is missing or damaged ({type(error).__name__}: {error}); "
-            "convert the original again"
-        ) from error
+        data = _data(_in_dtype(tensors, dtype), json.loads(meta["names"]), json.loads(meta["metadata"]))
+        validate(data)
+        return data
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
+        raise FILE.damaged(path, error) from error
 
 
 def _data(tensors: dict[str, Tensor], head: dict[str, Any], metadata: dict[str, str]) -> MorphableModelData:
+    if not isinstance(head, dict):
+        raise TypeError("names must be texts by name")
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in head.items()}
     values |= {item.name: tensors[item.name] for item in fields(MorphableModelData) if item.name in tensors}
     for group in _GROUPS:
@@ -141,8 +122,3 @@ def _in_dtype(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str
     if dtype is None:
         return tensors
     return {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
-
-
-def _own(value: Tensor) -> Tensor:
-    """A contiguous copy: safetensors refuses tensors that share memory."""
-    return value.detach().cpu().clone(memory_format=torch.contiguous_format)

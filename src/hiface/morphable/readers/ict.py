@@ -21,6 +21,8 @@ from hiface.morphable.readers.obj import read_obj, read_obj_vertices
 from hiface.morphable.readers.parts import Parts, assemble
 
 NEUTRAL = "generic_neutral_mesh.obj"
+_LANDMARKS = "vertex_indices.json"
+BESIDE = ("*.obj", _LANDMARKS)
 LICENCE = "MIT (ICT-FaceKit, USC Institute for Creative Technologies)"
 N_VERTICES = 26719
 _N_POLYGONS = 26384
@@ -87,7 +89,7 @@ def read_ict(path: str | Path, dtype: torch.dtype = torch.float32) -> MorphableM
         starts = np.array([start for _, start in _PARTS])
         parts.triangle_parts = np.searchsorted(starts, neutral.polygon_of_triangle, side="right") - 1
         parts.part_names = tuple(name for name, _ in _PARTS)
-    landmarks = _landmarks(folder / "vertex_indices.json")
+    landmarks = _landmarks(folder / _LANDMARKS)
     if landmarks is not None:
         parts.landmark_vertices["ibug68"] = landmarks
     return assemble(parts, dtype)
@@ -137,8 +139,8 @@ def _landmarks(path: Path) -> np.ndarray | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        ids = np.array([int(i) for i in content["idx_to_landmark_verts"]])
-    except (ValueError, TypeError, KeyError) as error:
+        ids = np.array([int(i) for i in content["idx_to_landmark_verts"]], dtype=np.int64)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ModelFormatError(
             f"{path.name}: expected idx_to_landmark_verts ({error}); the file is damaged"
         ) from error

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from hiface.errors import ModelFormatError
 from hiface.optional import needed
 
+_LARGEST_BYTES = 2**31
+_VALUE_BYTES = 8
+
 
 def mat_names(path: Path) -> tuple[str, ...]:
-    """Names of the variables of a .mat file of version 4 to 7.
+    """Names of the variables of a .mat file of version 5 to 7.
 
     Raises:
         ModelFormatError: The file is missing or damaged, or of version 7.3.
@@ -29,9 +33,12 @@ def read_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
         names: Variables to read; all if None. Those that the file lacks are left out.
 
     Raises:
-        ModelFormatError: As for `mat_names`.
+        ModelFormatError: As for `mat_names`, or a variable is larger than any of a face model.
         MissingExtraError: scipy is not installed.
     """
+    for name, shape, _ in _scipy(path, "whosmat", {}):
+        if (names is None or name in names) and prod(map(int, shape)) * _VALUE_BYTES > _LARGEST_BYTES:
+            raise ModelFormatError(f"{path.name}: {name} of {shape} is larger than any part of a face model")
     return _scipy(path, "loadmat", {"variable_names": names})
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hiface.errors import ModelFormatError
 from hiface.morphable.data import MorphableModelData
+from hiface.morphable.file_values import as_array
 from hiface.morphable.readers.bake import MAP_SIZE, SKIN_LINEAR, Baker, linear_albedo
 from hiface.morphable.readers.surface import (
     cylindrical_uv,
@@ -21,6 +22,7 @@ from hiface.morphable.readers.surface import (
     points_at_vertices,
     winds_inwards,
 )
+from hiface.morphable.validate import validate
 from hiface.types import LandmarkSet
 
 UNITS_M = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "um": 1e-6}
@@ -113,14 +115,14 @@ def numbers(value: Any, shape: tuple[int | None, ...], what: str) -> np.ndarray:
     """An array of a given shape in float64 (float32 stays as it is).
 
     Args:
-        value: Array or `SparseMatrix`.
+        value: Array, flat list or `SparseMatrix`.
         shape: Sizes; None for any.
         what: What the error calls it, with the file's name.
 
     Raises:
         ModelFormatError: It has another shape, or entries that are not finite numbers.
     """
-    array = np.asarray(value.to_dense() if hasattr(value, "to_dense") else value)
+    array = plain_array(value, what)
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     if not fits or array.dtype.kind not in "biuf":
         wanted = " x ".join("any" if n is None else str(n) for n in shape)
@@ -132,17 +134,63 @@ def numbers(value: Any, shape: tuple[int | None, ...], what: str) -> np.ndarray:
     return array.astype(np.float64)
 
 
-def indices(value: Any, width: int, count: int, what: str) -> np.ndarray:
-    """Index rows [N, width] int64 in 0..count - 1.
+def plain_array(value: Any, what: str) -> np.ndarray:
+    """The array that a file holds, of any type.
+
+    Args:
+        value: Array, number, text, flat list or `SparseMatrix`.
+        what: What the error calls it, with the file's name.
 
     Raises:
-        ModelFormatError: Another shape, or an index outside the mesh.
+        ModelFormatError: It is something else.
     """
-    array = np.asarray(value)
+    try:
+        return as_array(value)
+    except ModelFormatError as error:
+        raise ModelFormatError(f"{what}: {error}") from error
+
+
+def points(value: Any, what: str, count: int | None = None) -> np.ndarray:
+    """Positions or colours [V, 3] that a file has one vertex after the other, x y z x y z ..., in any shape.
+
+    Args:
+        value: 3 V numbers.
+        what: What the error calls it, with the file's name.
+        count: V, or None for any.
+
+    Raises:
+        ModelFormatError: There is another number of them, or they are not finite.
+    """
+    flat = numbers(plain_array(value, what).reshape(-1), (None,), what)
+    if not flat.size or flat.size % 3 or count not in (None, flat.size // 3):
+        wanted = "3 for each vertex" if count is None else f"{3 * count}, 3 for each of {count} vertices"
+        raise ModelFormatError(f"{what}: expected {wanted}, found {flat.size} numbers")
+    return flat.reshape(-1, 3)
+
+
+def indices(value: Any, width: int, count: int, what: str, first: int = 0) -> np.ndarray:
+    """Index rows [N, width] int64 in 0..count - 1.
+
+    Args:
+        value: Rows of whole numbers, of any numeric type.
+        width: Indices per row; 1 takes an array of any shape, an index a row.
+        count: Number of what they point at.
+        what: What the error calls them, with the file's name.
+        first: What the file counts from.
+
+    Raises:
+        ModelFormatError: Another shape, no whole numbers, or an index outside the mesh.
+    """
+    array = plain_array(value, what)
+    array = array.reshape(-1, 1) if width == 1 else array
     if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "iuf" or not len(array):
         raise ModelFormatError(f"{what}: expected rows of {width} indices, got {array.dtype} {array.shape}")
-    rows = array.astype(np.int64)
-    if rows.min() < 0 or rows.max() >= count or (rows != array).any():
+    with np.errstate(invalid="ignore"):
+        whole = array.astype(np.int64)
+    if (whole != array).any():
+        raise ModelFormatError(f"{what}: expected whole numbers, found fractions; the file is damaged")
+    rows = whole - first
+    if rows.min() < 0 or rows.max() >= count:
         raise ModelFormatError(
             f"{what} point at {int(rows.min())}..{int(rows.max())}, the mesh has {count} (0..{count - 1}); "
             "the parts of the file belong to different meshes"
@@ -184,7 +232,7 @@ def assemble(parts: Parts, dtype: torch.dtype = torch.float32) -> MorphableModel
     identity = metres(parts.identity_basis)
     template = metres(parts.template)
     moved = joints.get("expression")
-    return MorphableModelData(
+    data = MorphableModelData(
         name=parts.name,
         version=parts.version,
         licence=parts.licence,
@@ -213,15 +261,21 @@ def assemble(parts: Parts, dtype: torch.dtype = torch.float32) -> MorphableModel
         mirror_vertices=torch.from_numpy(mirror_vertices(template.double().numpy())),
         vertex_masks={name: torch.from_numpy(mask) for name, mask in parts.vertex_masks.items()},
         landmark_sets=_landmarks(parts, turned, dtype),
-        quads=None
-        if parts.quads is None
-        else torch.from_numpy(parts.quads[:, ::-1].copy() if turned else parts.quads),
+        quads=_quads(parts, turned),
         metadata={"unit_of_file": parts.unit, "turned_triangles": str(turned), **parts.metadata},
         expression_kind=parts.expression_kind,
         pose_correctives=None if parts.pose_correctives is None else metres(parts.pose_correctives),
         joints_expression_basis=None if moved is None or not moved.any() else metres(moved),
         bilinear_basis=None if parts.bilinear_basis is None else metres(parts.bilinear_basis),
     )
+    validate(data)
+    return data
+
+
+def _quads(parts: Parts, turned: bool) -> Tensor | None:
+    if parts.quads is None:
+        return None
+    return torch.from_numpy(parts.quads[:, ::-1].copy() if turned else parts.quads)
 
 
 def _moving(parts: Parts) -> list[tuple[str, np.ndarray]]:
@@ -254,8 +308,8 @@ def _landmarks(parts: Parts, turned: bool, dtype: torch.dtype) -> dict[str, Land
     """Sets on the triangles as they are after turning."""
     sets = {}
     for name, (triangle_ids, weights) in parts.landmark_points.items():
-        rows = np.asarray(triangle_ids).astype(np.int64).ravel()
-        indices(rows[:, None], 1, len(parts.triangles), f"{parts.name}: triangles of the landmarks {name!r}")
+        what = f"{parts.name}: triangles of the landmarks {name!r}"
+        rows = indices(triangle_ids, 1, len(parts.triangles), what)[:, 0]
         weights = numbers(weights, (len(rows), 3), f"{parts.name}: weights of the landmarks {name!r}")
         sets[name] = (rows, weights[:, [0, 2, 1]] if turned else weights)
     for name, ids in parts.landmark_vertices.items():
