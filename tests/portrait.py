@@ -34,9 +34,9 @@ def truth(yaw_rad: float = 0.2, size: int = 512, seed: int = 3, **weights: float
 
 
 @cache
-def portrait(size: int = 512, seed: int = 3) -> np.ndarray:
+def portrait(size: int = 512, seed: int = 3, yaw_rad: float = 0.2) -> np.ndarray:
     """[size, size, 3] uint8 sRGB."""
     model = hiface.load_model("open")
     background = torch.full((3, size, size), 0.2)
-    picture = render_person(model, truth(size=size, seed=seed), size, background=background)
+    picture = render_person(model, truth(yaw_rad, size, seed), size, background=background)
     return picture.permute(1, 2, 0).contiguous().numpy()
