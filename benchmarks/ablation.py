@@ -248,8 +248,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw, each 500 pictures")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
-    return parser.parse_args(arguments)
+    parser.add_argument("--out", type=Path, help="JSON file; ablation.json in the folder when left out")
+    record = Path(__file__).parent / "results" / "ablation.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
+    options = parser.parse_args(arguments)
+    options.out = options.out or options.work / "ablation.json"
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -102,7 +102,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "adain.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "adain.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, size = load_model("open"), PRESETS["small"]
@@ -123,8 +125,9 @@ def main() -> None:
     results |= {"people": len(people.static), "held": len(held.static), "steps": options.steps}
     results["machine"] = platform.processor() or platform.machine()
     print(json.dumps(results, indent=1))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -112,11 +112,14 @@ def tables(result: dict[str, Any]) -> str:
 def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "anthropometry.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "anthropometry.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     parser.add_argument("--people", type=int, default=2000)
     options = parser.parse_args()
     result = compare(hiface.load_model("open"), options.people)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(tables(result))
     print({k: v for k, v in result.items() if k not in ("measures", "correlations")})
 

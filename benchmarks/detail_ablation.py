@@ -98,9 +98,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, help="pictures, three of each person")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--people", type=int, default=40, help="hold-out people")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "detail_ablation.json"
-    )
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "detail_ablation.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     options = parser.parse_args()
     torch.set_num_threads(1)
     make_people(options.work / "people", options.count)
@@ -116,7 +116,8 @@ def main() -> None:
             "re-expression": reexpression_scores(reconstructor, seen),
         }
     print(json.dumps(results, indent=1))
-    options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -191,7 +191,9 @@ def main() -> None:
     parser.add_argument("--meshes", type=int, default=100)
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluation.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "evaluation.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model()
@@ -202,8 +204,9 @@ def main() -> None:
         "speed": speed(model, options.meshes, options.workers),
     }
     print(json.dumps(result, indent=1))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

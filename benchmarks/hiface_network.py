@@ -211,6 +211,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=None, help="JSON file")
+    parser.add_argument("--record", action="store_true", help="write the file that the documents quote")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     kind = {"device": "cpu", "weights": options.weights, "refine": options.refine}
@@ -238,9 +239,10 @@ def main() -> None:
             results["aligned"]["photos"] = photo_scores(aligning, options.photos)
     print(json.dumps(results, indent=1))
     name = "hiface_network_refined.json" if options.refine else "hiface_network.json"
-    out = options.out or Path(__file__).parent / "results" / name
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    out = Path(__file__).parent / "results" / name if options.record else options.out
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

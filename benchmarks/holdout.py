@@ -147,7 +147,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, help="folder of photos with reference.json")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "holdout.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "holdout.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     return parser.parse_args()
 
 
@@ -180,8 +182,9 @@ def main() -> None:
         "limits": vars(SubsetLimits()),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(about | results, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(about | results, indent=1) + "\n", encoding="utf-8")
     show(results, console)
 
 

@@ -88,7 +88,9 @@ def further_face_row(name: str, picture: np.ndarray, threads: int, repeats: int)
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "networks.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "networks.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     parser.add_argument("--photo", type=Path, help="a photo on which the whole detector is timed too")
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
@@ -131,8 +133,9 @@ def main() -> None:
             row = further_face_row(name, pictures[name], threads, options.repeats)
             rows.append({"network": "detector", "threads": threads, **row})
             print(rows[-1])
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "photos.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "photos.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     reconstructor = Reconstructor("fit", device="cpu")
@@ -106,8 +108,11 @@ def main() -> None:
     }
     print(json.dumps(total, indent=1))
     clean = [{k: v for k, v in row.items() if not k.startswith("_")} for row in rows]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"total": total, "photos": clean}, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(
+            json.dumps({"total": total, "photos": clean}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

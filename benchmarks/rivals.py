@@ -30,22 +30,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", default=METHODS)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "rivals.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "rivals.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     write_set(options.work / "people", options.people, options.seed)
     benchmark, runs = SyntheticBenchmark(options.work / "people"), {}
     with Progress() as progress:
         for method in options.methods.split(","):
-            folder = RunFolder(options.work / method)
-            folder.claim(
-                {
-                    "method": method,
-                    "people": options.people,
-                    "seed": options.seed,
-                    "networks": networks_digest(),
-                }
-            )
+            about = {"method": method, "people": options.people, "seed": options.seed}
+            folder = RunFolder(options.work / method, about=about | {"networks": networks_digest()})
+            folder.check()
             task = progress.add_task(method, total=2 * options.people)
             predict(benchmark, make_method(method), folder, lambda name, t=task: progress.advance(t))
             runs[method] = score(benchmark, folder, options.workers, lambda name, t=task: progress.advance(t))
@@ -70,7 +66,8 @@ def main() -> None:
         options.plot.write_bytes(plot(results))
     content = {result["method"]: result["summary"] for result in results}
     content |= {"people": options.people, "compared": len(common), "machine": machine()}
-    options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -128,7 +128,9 @@ def measure(model: MorphableModel, spec: DataSpec, pictures: int, repeats: int) 
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "synth.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "synth.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     parser.add_argument("--pictures", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -139,9 +141,10 @@ def main() -> None:
         row = {"kind": kind, "effects": effects, "labels": ["basic", *labels]}
         rows.append(row | measure(model, spec, options.pictures, options.repeats))
         print(rows[-1])
-    options.out.write_text(
-        json.dumps({"benchmark": "synth", "size_px": SIZE_PX, "rows": rows}, indent=1) + "\n"
-    )
+    if options.out is not None:
+        options.out.write_text(
+            json.dumps({"benchmark": "synth", "size_px": SIZE_PX, "rows": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -198,6 +198,41 @@ def test_command_refuses_what_it_cannot_do(tmp_path, capsys):
         assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_method_that_answers_nothing_has_no_time_and_spoils_none(clock, photos):
+    log, all_of_them = [], ("1.png", "2.png", "3.png")
+    lost = TimedMethod("lost", [], clock, log, fails_at=all_of_them)
+    own = TimedMethod("hiface", [1.0] * 9, clock, log)
+    timing = Bench([lost, own], photos).run(2, lambda what: None)
+    first, second = rows(timing)
+    assert first["status"] == "fit_failed" and first["reason"] == "no answer on any photo: no pose"
+    assert first["median_s"] is None and second["median_s"] == 1.0 and second["ratio"] == 1.0
+    partly = Bench([TimedMethod("partly", [1.0] * 9, clock, log, fails_at=("2.png",)), lost], photos).run(
+        1, lambda what: None
+    )
+    assert [one.status for one in partly.methods] == ["ok", "fit_failed"]
+
+
+def test_the_command_with_methods_that_cannot_run(tmp_path, capsys):
+    Image.new("RGB", (64, 48)).save(tmp_path / "sky.png")
+    photo, text = tmp_path / "sky.png", tmp_path / "torn.png"
+    text.write_text("no picture")
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    assert run(photo, "--methods", "mean,mediapipe", "--repeats", 1) == 0  # what is absent is a row
+    said = capsys.readouterr()
+    assert (
+        "option" in said.out and "mediapipe has no time: " in said.err and "face_landmarker.task" in said.err
+    )
+    assert run(photo, "--methods", "mediapipe", "--repeats", 1) == 1
+    capsys.readouterr()
+    assert run(photo, "--methods", f"mean,folder:{meshes}", "--repeats", 1) == 1
+    said = capsys.readouterr()
+    assert "missing" in said.out and "no answer on any photo" in " ".join(said.err.split())
+    assert run(text, "--methods", "mean") == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "none of the photos can be read" in " ".join(said.err.split())
+
+
 def test_a_stopped_command_writes_its_times(tmp_path, monkeypatch):
     Image.fromarray(portrait()).save(tmp_path / "anna.png")
     out, calls = tmp_path / "bench.json", []

@@ -31,6 +31,22 @@ def test_list_names_every_format(capsys, monkeypatch):
     assert "hiface[eval]" in out and "MIT" in out and "Apache-2.0" in out
 
 
+def test_list_breaks_no_name_on_a_narrow_screen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["models", "list"])
+    words = capsys.readouterr().out.split()
+    for entry in FORMATS.values():
+        assert set(entry.files.split()) <= set(words) and set(entry.source.replace(",", " ").split()) <= {
+            word.strip(",") for word in words
+        }
+
+
+def test_a_folder_without_a_name_is_named(capsys, monkeypatch):
+    code, _, err = run(capsys, monkeypatch, "info", "/")
+    assert code == 1 and "hiface: /: expected a face model" in " ".join(err.split())
+
+
 def test_info_of_the_open_model(capsys, monkeypatch):
     code, out, _ = run(capsys, monkeypatch, "info", "open")
     assert code == 0

@@ -98,7 +98,7 @@ def test_sets_are_made_once_and_alike(people, tmp_path):
     truth = read_truth(people, "00001")
     assert truth.displacement.shape == (1, 256, 256) and truth.landmarks68_px.shape == (68, 2)
     for options in ({"seed": 4}, {"size_px": 200}):
-        with pytest.raises(EvaluationDataError, match="otherwise"):
+        with pytest.raises(EvaluationDataError, match="asked for"):
             write_set(people, 5, **({"seed": 3, "size_px": 160} | options))
     with pytest.raises(EvaluationDataError, match="4 people"):
         write_set(people, 3, seed=3, size_px=160)
@@ -216,6 +216,8 @@ def test_tracking_counts_jitter_lost_frames_and_the_shape(tmp_path):
     benchmark = TrackingBenchmark(tmp_path / "clips")
     items = benchmark.items()
     assert [item.name for item in items] == [f"s0-0001/{i:04d}" for i in range(5)]
+    with pytest.raises(EvaluationDataError, match=r"is of generator .*, 5 frames .* asked for .*, 6 frames"):
+        write_clips(tmp_path / "clips", 1, frames=6)
     shake = torch.tensor([[0.0, 0.0], [0.02, 0.0], [0.0, 0.0], [0.02, 0.0], [0.0, 0.0]]).double()
     model = hiface.load_model()
 
@@ -227,7 +229,7 @@ def test_tracking_counts_jitter_lost_frames_and_the_shape(tmp_path):
 
         def reconstruct(self, photo):
             i = next(k for k, item in enumerate(items) if item.image == photo.path)
-            points = benchmark._frames[items[i].name][1]
+            points = benchmark._frames[items[i].name].points
             eyes = float((points[36] - points[45]).norm())
             size = max(eyes, 0.12 * float((points.amax(0) - points.amin(0)).max()))
             shape = model.template + 1e-3 * float(i % 2) * model.identity_basis[0]

@@ -16,6 +16,7 @@ from hiface.errors import (
     AssetError,
     MeshFileError,
     MissingExtraError,
+    MissingPredictionError,
     ModelFormatError,
     OptionError,
     ShapeError,
@@ -302,7 +303,8 @@ def put(path, vertices=VERTICES, triangles=TRIANGLES):
 def test_folder_keeps_the_photos_folders(photos, tmp_path):
     folder = tmp_path / "meshes"
     method = FolderMethod(folder)
-    assert method.reconstruct(photos[0]) == []
+    with pytest.raises(MissingPredictionError, match=r"neither anna\.obj nor anna\.ply.*a/anna\.obj"):
+        method.reconstruct(photos[0])
     put(folder / "a" / "anna.obj")
     put(folder / "photos" / "b" / "anna.OBJ", 2 * VERTICES)
     one, two = (method.reconstruct(photo)[0] for photo in photos)

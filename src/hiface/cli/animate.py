@@ -81,7 +81,7 @@ def animate(
     if not 64 <= size <= 2048 or not (fps is None or 1 <= fps <= 240):
         raise OptionError(f"--size must be 64 to 2048 and --fps 1 to 240, got {size} and {fps}")
     prepare_folder(out)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     with console.status("loading the face model and the networks"):
         reconstructor = Reconstructor("hiface", device="cpu", weights=weights)
     face = largest_face(reconstructor, source)

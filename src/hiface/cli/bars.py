@@ -13,5 +13,6 @@ def progress_bar(console: Console | None = None) -> Progress:
     Args:
         console: Where to; the error stream if None.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console or Console(stderr=True), transient=True)
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console or Console(stderr=True, emoji=False), transient=True)

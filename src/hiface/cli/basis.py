@@ -43,7 +43,7 @@ def basis(
 
     if out.is_dir():
         raise OutputError(f"{out} is a folder; name a file, for example {out / 'detail.safetensors'}")
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     columns = (TextColumn("people"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         item = bar.add_task("people", total=people)

@@ -38,8 +38,8 @@ def bench(
 ) -> int:
     """Times methods on the same photos in one run: in turn, after a warm-up, photos read beforehand.
 
-    A method that is not installed becomes a row with the reason. When stopped with Ctrl-C, what was measured
-    so far is shown and written.
+    A method that is not installed, or that answers on no photo, becomes a row with the reason. When stopped
+    with Ctrl-C, what was measured so far is shown and written.
 
     Args:
         photos: Picture files, folders of pictures, or quoted patterns such as "photos/*.jpg".
@@ -52,7 +52,7 @@ def bench(
         options: What methods need.
 
     Returns:
-        Exit code: 0 if every method ran on every photo, else 1.
+        Exit code: 0 if all photos were read and all methods that are installed ran on all of them, else 1.
     """
     import torch
     from rich.console import Console
@@ -70,12 +70,13 @@ def bench(
     files = expand_photos(photos)
     if threads is not None:
         torch.set_num_threads(threads)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     run = Bench([make_method(name, options) for name in names], files)
     try:
         _run(run, repeats, console)
     finally:
-        _print(run.timing, console)
+        if run.timing.photos:
+            _print(run.timing, console)
         if out is not None:
             _write(out, run.timing, repeats)
     timing = run.timing
@@ -83,7 +84,8 @@ def bench(
         raise OptionError(
             f"none of the photos can be read; the first: {next(iter(timing.unreadable.values()))}"
         )
-    whole = not timing.unreadable and all(one.status == "ok" and not one.errors for one in timing.methods)
+    ran = [one for one in timing.methods if one.status == "ok"]
+    whole = bool(ran) and not timing.unreadable and not any(one.errors for one in timing.methods)
     return 0 if whole else 1
 
 
@@ -181,8 +183,8 @@ def _print(timing: Timing, console: Console) -> None:
         )
         failed = f"failed on {len(row['errors'])} photos" if row["errors"] else row["description"]
         faces = str(row["faces"]) if row["status"] == "ok" else "-"
-        table.add_row(row["name"], *numbers, faces, row["reason"] or failed)
-    Console().print(table, markup=False)
+        table.add_row(row["name"], *numbers, faces, failed if row["status"] == "ok" else row["status"])
+    Console(emoji=False).print(table, markup=False)
     console.print(
         f"{about['cpu']}, {about['usable_cores']} of {about['cores']} cores, {about['torch_threads']} torch "
         f"threads; Python {about['python']}, torch {about['torch']}, hiface {about['hiface']}",
@@ -192,5 +194,8 @@ def _print(timing: Timing, console: Console) -> None:
     for photo, reason in timing.unreadable.items():
         console.print(f"left out {photo}: {reason}", highlight=False, markup=False)
     for one in timing.methods:
+        if one.status != "ok":
+            console.print(f"{one.name} has no time: {one.reason}", highlight=False, markup=False)
+            continue
         for photo, reason in one.errors.items():
             console.print(f"{one.name} failed on {photo}: {reason}", highlight=False, markup=False)

@@ -38,5 +38,5 @@ def info() -> int:
     for name in list_assets("weights", ".safetensors"):
         meta = load_tensors_asset(name)[1]
         table.add_row(name, f"trained {meta.get('date', '?')}; {meta.get('scores', '')}")
-    Console().print(table, markup=False)
+    Console(emoji=False).print(table, markup=False)
     return 0

@@ -86,7 +86,7 @@ def _listen(options: Listen) -> int:
         raise OptionError(f"-o must end in .csv or .json, got {options.out.name}")
     if options.seconds is not None and not options.seconds > 0:
         raise OptionError(f"--seconds must be more than 0, got {options.seconds:g}")
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     came: list[tuple[Packet, float]] = []
     with LiveLinkReceiver(options.port, options.host, options.name) as receiver:
         with console.status(f"listening on port {receiver.port}; Ctrl-C ends") as line:
@@ -180,7 +180,7 @@ def _send(options: Send) -> int:
         motion = replace(motion, times=torch.arange(len(motion)) / options.rate)
     host, port = address(options.to)
     fps = min(max(motion.fps or 60.0, 1.0), 1000.0)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     with LiveLinkSender(host, port, options.name, fps) as sender:
         with console.status(f"sending {options.motion.name} to {host} port {port}; Ctrl-C ends"):
             try:

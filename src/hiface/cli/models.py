@@ -87,19 +87,23 @@ def models(
 def _list() -> int:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from hiface.morphable.readers import FORMATS
 
-    table = Table(title="face models")
-    for heading in ("model", "files", "licence", "commercial use", "from", "needs"):
-        table.add_column(heading, overflow="fold")
-    table.add_row("open", "shipped with hiface", "Apache-2.0", "yes", "here", "")
+    headings = ("files", "licence", "commercial use", "from", "needs")
+    models = [("open", "shipped with hiface", "Apache-2.0", "yes", "here", "")]
     for entry in FORMATS.values():
         extra = f"hiface[{entry.extra}]" if entry.extra else ""
-        table.add_row(
-            *map(_plain, (entry.title, entry.files, entry.licence, entry.commercial, entry.source, extra))
-        )
-    Console().print(table)
+        models.append((entry.title, entry.files, entry.licence, entry.commercial, entry.source, extra))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for title, *values in models:
+        table.add_row(Text(title, style="bold"))
+        for heading, value in zip(headings, values, strict=True):
+            if value:
+                table.add_row(Text(f"  {heading}"), Text(value))
+        table.add_row()
+    Console(emoji=False).print(table)
     return 0
 
 
@@ -139,7 +143,7 @@ def _info(path: str) -> int:
         table.add_row(key, _plain(value))
     for problem in check_model(data) or ["all passed"]:
         table.add_row("checks", _plain(problem))
-    Console().print(table)
+    Console(emoji=False).print(table)
     return 0
 
 
@@ -159,7 +163,7 @@ def check_model(data: MorphableModelData) -> list[str]:
     """
     problems = []
     published = data.metadata.get("published_vertices", "")
-    if published and int(published) != data.n_vertices:
+    if published.isdecimal() and int(published) != data.n_vertices:
         problems.append(f"{data.n_vertices:,} vertices; the published mesh has {int(published):,}")
     extent = _extent_m(data)
     for name, length, (low, high) in (("wide", extent[0], _WIDTH_M), ("high", extent[1], _HEIGHT_M)):
@@ -198,7 +202,7 @@ def _bridge(path: Path, out: Path) -> int:
     from hiface.transfer import make_bridge, write_bridge
 
     _check_name(out)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     with console.status("looking for corresponding points"):
         bridge = make_bridge(load_model("open").data, load_model(str(path)).data)
     write_bridge(bridge, out)
@@ -222,7 +226,7 @@ def _convert(path: Path, out: Path) -> int:
     _check_name(out)
     data = load_model(str(path)).data
     write_model(data, out)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     console.print(f"{out}: {data.name} {data.version}, {out.stat().st_size / 1e6:.1f} MB", markup=False)
     console.print(f"licence of the data: {data.licence}", markup=False)
     for problem in check_model(data):

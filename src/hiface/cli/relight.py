@@ -86,7 +86,7 @@ def relight(
         raise OptionError("--light and --yaw need one value at least")
     lights = {name: read_light(name, options.turn) for name in light}
     prepare_folder(out)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     with console.status("loading the face model and the networks"):
         reconstructor = Reconstructor("hiface", device="cpu", weights=weights, refine=options.refine)
     with console.status("reconstructing"):

@@ -55,7 +55,7 @@ def retarget(
         _write_glb(take, onto, out, head)
     else:
         _write(take, out, to)
-    Console(stderr=True).print(f"{len(take)} frames in {out}", highlight=False, markup=False)
+    Console(stderr=True, emoji=False).print(f"{len(take)} frames in {out}", highlight=False, markup=False)
     return 0
 
 

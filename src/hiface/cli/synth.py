@@ -63,7 +63,7 @@ def synth(
         raise OptionError("nowhere to write: give a folder with -o FOLDER or a picture with --sheet FILE")
     labels = tuple(name.strip() for name in sample.labels.split(",") if name.strip())
     spec = make_spec(sample.kind, sample.size, seed, sample.effects, labels, sample.length)
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     if sheet is not None:
         from hiface.synthetic.datasets import open_model
         from hiface.synthetic.sheet import contact_sheet, sheet_format, write_sheet

@@ -8,11 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from hiface.errors import EvaluationDataError
+from hiface.errors import EvaluationDataError, OptionError
 from hiface.evaluation.metrics.realy import REGIONS
 from hiface.optional import needed
 
+PLOT_KINDS = ("png", "svg", "pdf")
 _TENTH_MM = 0.1
+_VIDEO_FIGURES = {
+    "blendshape_error": "coefficients",
+    "blinks_missed_percent": "missed blinks, %",
+    "blink_peak_frames": "peak, frames",
+    "jitter_px": "jitter, px",
+    "jitter_moving_px": "jitter in motion, px",
+    "nme51_percent": "inner 51, %",
+    "pose_error_deg": "pose, degrees",
+    "lost_percent": "lost, %",
+    "false": "false faces",
+    "identity_changes": "identity changes",
+}
 
 
 def figures_of(result: dict[str, Any]) -> dict[str, float]:
@@ -41,6 +54,8 @@ def figures_of(result: dict[str, Any]) -> dict[str, float]:
         )
         keys = (*keys, ("shape_spread_mm", "spread, mm"))
         return {label: summary[key] for key, label in keys if summary.get(key) is not None}
+    if benchmark == "video":
+        return {label: summary[key] for key, label in _VIDEO_FIGURES.items() if summary.get(key) is not None}
     figures = {f"{kind}, mm": summary[kind]["all"] for kind in kinds}
     if "nme51_percent" in summary:
         figures["inner 51, %"] = summary["nme51_percent"]
@@ -82,21 +97,40 @@ def names_of(results: list[dict[str, Any]]) -> list[str]:
 def check_alike(results: list[dict[str, Any]]) -> None:
     """Raises EvaluationDataError unless all results are of one version of one benchmark."""
     kinds = {(result["benchmark"], result.get("benchmark_version")) for result in results}
-    items = {tuple(row["name"] for row in result["rows"]) for result in results}
-    if len(kinds) == 1 and len(items) != 1:
-        raise EvaluationDataError("the results are not of the same pictures; measure all methods on one set")
+    if len(kinds) == 1:
+        _check_pictures(results)
     if len(kinds) != 1:
         found = ", ".join(sorted(f"{name} version {version}" for name, version in kinds))
         raise EvaluationDataError(f"results of one benchmark can be compared, these are of {found or 'none'}")
 
 
-def plot(results: list[dict[str, Any]]) -> bytes:
-    """The comparison as a PNG: for NoW the share of vertices below a distance, else bars.
+def _check_pictures(results: list[dict[str, Any]]) -> None:
+    """Raises EvaluationDataError that names two runs which are not of the same pictures."""
+    pictures = [{row["name"] for row in result["rows"]} for result in results]
+    names = names_of(results)
+    for name, own in zip(names, pictures, strict=True):
+        if own != pictures[0]:
+            one = sorted(own ^ pictures[0])[0]
+            raise EvaluationDataError(
+                f"the results are not of the same pictures: {names[0]} has {len(pictures[0])}, {name} has "
+                f"{len(own)}, and {one} is in one of them only; measure all methods on one set"
+            )
+
+
+def plot(results: list[dict[str, Any]], kind: str = "png") -> bytes:
+    """The comparison as a picture: for NoW the share of vertices below a distance, else bars.
+
+    Args:
+        results: Contents of result.json.
+        kind: One of PLOT_KINDS.
 
     Raises:
+        OptionError: There is no such kind.
         EvaluationDataError: The runs are not on one version of one benchmark.
         MissingExtraError: matplotlib is not installed.
     """
+    if kind not in PLOT_KINDS:
+        raise OptionError(f"plots are {', '.join(PLOT_KINDS)}, not {kind!r}")
     check_alike(results)
     if not any(figures_of(result) for result in results):
         raise EvaluationDataError("none of the results has a score; there is nothing to draw")
@@ -115,9 +149,9 @@ def plot(results: list[dict[str, Any]]) -> bytes:
         axes.grid(alpha=0.3)
     else:
         axes = _bars(figure, results)
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(results), 4))
     stream = io.BytesIO()
-    figure.savefig(stream, format="png")
+    figure.savefig(stream, format=kind)
     return stream.getvalue()
 
 
@@ -137,6 +171,7 @@ def _bars(figure: Any, results: list[dict[str, Any]]) -> Any:
             axes.bar(places, [row.get(name, np.nan) for name in names], width, label=label)
         labels = [name.rpartition(", ")[0] for name in names]
         axes.set_xticks(np.arange(len(names)), labels, rotation=20, ha="right")
+        axes.set_xlim(-0.5, len(names) - 0.5)  # bars without a value would not count
         axes.set_ylabel(unit)
         axes.grid(axis="y", alpha=0.3)
     return panels[0]

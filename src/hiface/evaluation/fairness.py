@@ -123,7 +123,9 @@ def markdown(table: list[GroupRow]) -> str:
     ]
     for i, row in enumerate(table):
         first = row.attribute if i == 0 or table[i - 1].attribute != row.attribute else ""
-        shape = f"{_number(row.shape)} ± {_number(row.shape_error)}"
+        shape = _number(row.shape)
+        if not math.isnan(row.shape_error):
+            shape += f" ± {_number(row.shape_error)}"
         lines.append(
             f"| {first} | {row.group} | {row.count} | {100 * row.found:.0f} % | {shape} | "
             f"{_number(row.over_mean_face)} | {_number(row.nme51_percent, 1)} |"

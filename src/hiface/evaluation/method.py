@@ -31,6 +31,8 @@ class Prediction:
         metric: Whether the unit is the metre and sizes are meant to be right.
         displacement: [1, S, S] metres in the open model's texture layout, or None.
         reexpress: Displacement under another expression ([E] of the open model, 0..1), or None.
+        blendshapes: [52] ARKit weights of the photo in alphabetical order, or None.
+        T_cam_head: [4, 4] pose of the head, metres, or None.
     """
 
     box: Tensor
@@ -43,6 +45,8 @@ class Prediction:
     metric: bool = False
     displacement: Tensor | None = None
     reexpress: Callable[[Tensor], Tensor] | None = None
+    blendshapes: Tensor | None = None
+    T_cam_head: Tensor | None = None
 
     def mesh(self, neutral: bool = False) -> PlainMesh | None:
         """The shape as a mesh, or None where the method gives none."""

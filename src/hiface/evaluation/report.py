@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import EvaluationDataError
@@ -15,10 +15,12 @@ from hiface.evaluation.fairness import by_group, group_of, markdown, worst
 from hiface.evaluation.prediction_files import read_prediction
 from hiface.evaluation.protocols.synthetic import SyntheticBenchmark
 from hiface.evaluation.runs import RunFolder
-from hiface.export.draw import draw_landmarks, grid
+from hiface.export.draw import INK, PAPER, draw_landmarks, grid
 from hiface.export.pictures import pil_png
 
-_SIDE_PX, _COLUMNS, _WORST = 240, 5, 20
+_SIDE_PX, _COLUMNS, _WORST, _FONT_PX = 240, 5, 20, 13
+_GREY = (128, 128, 128)  # where a picture cannot be read
+_CAPTION = "points as predicted; errors of the shape"
 
 
 def write_reliability(
@@ -39,7 +41,17 @@ def write_reliability(
     pages = [atomic_write_text(folder.root / "groups.md", text)]
     named = {row["name"]: row for row in rows}
     panels = [_panel(benchmark, named[name], folder, kind) for name in worst(rows, _WORST, kind)]
-    return [*pages, atomic_write_bytes(folder.root / "worst.png", pil_png(grid(panels, _COLUMNS)))]
+    sheet = _with_caption(grid(panels, _COLUMNS), f"{_CAPTION}, worst first")
+    return [*pages, atomic_write_bytes(folder.root / "worst.png", pil_png(sheet))]
+
+
+def _with_caption(sheet: Image.Image, text: str) -> Image.Image:
+    """The sheet with a line of text below it."""
+    font = ImageFont.load_default(_FONT_PX)
+    page = Image.new("RGB", (sheet.width, sheet.height + 2 * _FONT_PX), PAPER)
+    page.paste(sheet)
+    ImageDraw.Draw(page).text((2 + _FONT_PX, sheet.height + _FONT_PX), text, fill=INK, font=font, anchor="lm")
+    return page
 
 
 def _panel(
@@ -49,7 +61,10 @@ def _panel(
     name, about = row["name"], benchmark.about[row["name"]]
     item = next(item for item in benchmark.items() if item.name == name)
     assert item.image is not None
-    picture = Image.open(item.image).convert("RGB")
+    try:
+        picture = Image.open(item.image).convert("RGB")
+    except (OSError, SyntaxError, ValueError):
+        picture = Image.new("RGB", (_SIDE_PX, _SIDE_PX), _GREY)
     if row["status"] != "ok":
         label = row["status"]
     else:
@@ -69,11 +84,16 @@ def read_result(path: Path) -> dict[str, Any]:
         EvaluationDataError: It is missing or of another kind.
     """
     path = path / "result.json" if path.is_dir() else path
+    if not path.exists():
+        raise EvaluationDataError(f"{path} does not exist; run hiface eval first, or check its name")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        result["benchmark"], result["method"], result["summary"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
+        raise EvaluationDataError(f"{path} is not a run's result ({error}); run hiface eval first") from error
+    keys = ("benchmark", "method", "summary", "rows", "statuses")
+    lacks = [key for key in keys if key not in result] if isinstance(result, dict) else list(keys)
+    if lacks:
         raise EvaluationDataError(
-            f"{path} is not a run's result ({error!r}); run hiface eval first"
-        ) from error
+            f"{path} is not a run's result, it lacks {', '.join(lacks)}; run hiface eval first"
+        )
     return result

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,12 @@ class RunFolder:
     Attributes:
         root: Its folder.
         made_elsewhere: Folder of predictions of another program, or None for `root`/predictions.
+        about: What the run is of (benchmark, method and options, in JSON's types), or None if nobody asks.
     """
 
     root: Path
     made_elsewhere: Path | None = None
+    about: dict[str, Any] | None = None
 
     @property
     def predictions(self) -> Path:
@@ -73,24 +76,26 @@ class RunFolder:
         """Everything."""
         return self.root / "result.json"
 
-    def claim(self, about: dict[str, Any]) -> None:
-        """Says what the run is of, or checks that it is the run that was here before.
+    def check(self) -> None:
+        """Raises EvaluationDataError if the folder holds another run than `about`."""
+        before, about = _read_json(self.root / "run.json"), self.about
+        if before is None or about is None or before == about:
+            return
+        other = ", ".join(
+            f"{key} {before.get(key)}, not {about[key]}" for key in about if before.get(key) != about[key]
+        )
+        raise EvaluationDataError(f"{self.root} holds another run ({other}); choose another folder with -o")
 
-        Args:
-            about: Benchmark, method and options, in JSON's types.
+    def claim(self) -> None:
+        """Says what the run is of, in run.json; called when there is something to keep.
 
         Raises:
             EvaluationDataError: The folder holds another run.
             OutputError: The folder cannot be written.
         """
-        path = self.root / "run.json"
-        before = _read_json(path)
-        if before is not None and before != about:
-            other = ", ".join(f"{key} {before.get(key)}" for key in about if before.get(key) != about[key])
-            raise EvaluationDataError(
-                f"{self.root} holds another run ({other}); choose another folder with -o"
-            )
-        atomic_write_text(path, json.dumps(about, indent=1) + "\n")
+        self.check()
+        if self.about is not None:
+            atomic_write_text(self.root / "run.json", json.dumps(self.about, indent=1) + "\n")
 
 
 def predict(benchmark: Benchmark, method: Method, folder: RunFolder, advance: Callable[[str], None]) -> None:
@@ -113,6 +118,7 @@ def predict(benchmark: Benchmark, method: Method, folder: RunFolder, advance: Ca
         if getattr(method, "always_again", False) or not _predicted(benchmark, item, folder):
             if not loaded:
                 method.load()
+                folder.claim()
                 loaded = True
             _predict_one(benchmark, method, item, folder)
         advance(item.name)
@@ -146,7 +152,7 @@ def _predict_one(benchmark: Benchmark, method: Method, item: Item, folder: RunFo
 def score(
     benchmark: Benchmark, folder: RunFolder, workers: int, advance: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Scores every saved prediction whose files have changed since they were scored.
+    """Scores every saved prediction whose files, or whose ground truth, have changed since they were scored.
 
     Args:
         benchmark: Protocol and data.
@@ -161,6 +167,7 @@ def score(
         HifaceError: The data or the folder cannot be used.
     """
     items = benchmark.items()
+    folder.claim()
     waiting = []
     for item in items:
         if _needs_score(benchmark, item, folder):
@@ -177,7 +184,7 @@ def _needs_score(benchmark: Benchmark, item: Item, folder: RunFolder) -> bool:
     old = _read_json(folder.scores(item))
     if not files:
         return False
-    return old is None or old.get("status") != "ok" or old.get("of") != _fingerprint(benchmark, files)
+    return old is None or old.get("status") != "ok" or old.get("of") != _fingerprint(benchmark, item, files)
 
 
 def _scored(benchmark: Benchmark, folder: RunFolder, items: list[Item], workers: int) -> Iterator[Item]:
@@ -214,8 +221,9 @@ def _score_named(name: str) -> None:
 
 def _score_one(benchmark: Benchmark, item: Item, folder: RunFolder) -> None:
     started = time.perf_counter()
-    content: dict[str, Any] = {"of": _fingerprint(benchmark, benchmark.saved(item, folder.predictions))}
+    content: dict[str, Any] = {"of": _fingerprint(benchmark, item, benchmark.saved(item, folder.predictions))}
     try:
+        item.check()
         content.update(status="ok", scores=benchmark.score(item, folder.predictions))
     except (OutputError, MissingExtraError, OptionError):
         raise
@@ -308,11 +316,27 @@ def commit() -> str | None:
     return f"{name}-changed" if name and git("status", "--porcelain", "-uno") else name
 
 
-def _fingerprint(benchmark: Benchmark, files: list[Path]) -> str:
+def _fingerprint(benchmark: Benchmark, item: Item, files: list[Path]) -> str:
+    """Hash of all that a score is of: settings, the prediction's files, and the ground truth."""
     digest = hashlib.sha256(f"{benchmark.name} {benchmark.version} {settings_of(benchmark)}".encode())
-    for file in files:
-        digest.update(file.read_bytes())
+    for part in (*files, *benchmark.truth(item)):
+        digest.update((_hash_of(part) if isinstance(part, Path) else part).encode() + b"\n")
     return digest.hexdigest()[:24]
+
+
+def _hash_of(path: Path) -> str:
+    """Hash of a file's content, or a word where it cannot be read."""
+    try:
+        stat = path.stat()
+        return _hash_as_of(path, stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        return "unreadable"
+
+
+@lru_cache(maxsize=256)
+def _hash_as_of(path: Path, size: int, time_ns: int) -> str:
+    """Scans are asked for by many pictures: each is read once as long as it stays as it is."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -52,8 +52,11 @@ def write_clips(
     for index, name in enumerate(names):
         about = f"generator {GENERATOR_VERSION}, {frames} frames of {DEFAULT_SIZE_PX} px\n"
         done = folder / name / "done"
-        if done.is_file() and done.read_text(encoding="utf-8") != about:
-            raise EvaluationDataError(f"{folder / name} was made otherwise; choose another folder")
+        before = done.read_text(encoding="utf-8") if done.is_file() else about
+        if before != about:
+            raise EvaluationDataError(
+                f"{folder / name} is of {before.strip()}; asked for {about.strip()}; choose another folder"
+            )
         if not done.is_file():
             number = _FIRST + 3 * (_PER_SEED * seed + index)
             for i, frame in enumerate(generate_clip(open_model(), number, style, frames)):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A set of portraits of people who do not exist, made by a seed, with everything that is known about them.
 
-    FOLDER/set.json                  version, generator, seed, and what is known of each portrait
+    FOLDER/set.json                  version, generator, seed, people wanted, what is known of each portrait
     FOLDER/pictures/00001.png
     FOLDER/truth/00001.safetensors   shapes in metres, displacement in metres
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -119,37 +120,53 @@ def write_set(
 
     Raises:
         OptionError: Numbers out of range.
-        EvaluationDataError: The folder holds a set of another seed, size or generator, or a larger one.
+        EvaluationDataError: The folder holds a set of another seed, size or generator, or a larger one; says
+            what differs.
         OutputError: The folder cannot be written.
     """
     if not 1 <= people <= _PER_SEED or seed < 0 or not 96 <= size_px <= 1024:
         raise OptionError(f"a set has 1 to {_PER_SEED} people, a seed of 0 or more and 96 to 1024 pixels")
     head = {"version": SET_VERSION, "generator": GENERATOR_VERSION, "seed": seed, "size_px": size_px}
     before = _read_head(folder / "set.json")
-    if before is not None and any(before.get(key) != value for key, value in head.items()):
-        raise EvaluationDataError(f"{folder} holds a set made otherwise; choose another folder")
+    if before is not None:
+        _check_head(folder, before, head)
+    head["people"] = people
     model, items = load_model(), list(before["items"]) if before is not None else []
     if len(items) > people:
         raise EvaluationDataError(
             f"{folder} has {len(items)} people, which would all count; choose another folder for {people}"
         )
+    if before is not None and before.get("people") != people:
+        atomic_write_text(folder / "set.json", json.dumps({**head, "items": items}) + "\n")
     for index in range(len(items), people):
         items.append(asdict(_write_one(model, folder, seed, index, size_px)))
         atomic_write_text(folder / "set.json", json.dumps({**head, "items": items}) + "\n")
         advance(items[-1]["name"])
 
 
-def read_about(folder: Path) -> list[About]:
+def read_about(folder: Path, seed: int | None = None) -> list[About]:
     """All portraits of a set, in order.
 
+    Args:
+        folder: The set.
+        seed: Whom it must show, or None for anybody.
+
     Raises:
-        EvaluationDataError: There is no set, or one of another version.
+        EvaluationDataError: There is no set, one of another version or seed, or one whose making was
+            interrupted.
     """
     head = _read_head(folder / "set.json")
     if head is None:
         raise EvaluationDataError(f"{folder} holds no set.json; make a set with --people")
-    if head.get("version") != SET_VERSION:
-        raise EvaluationDataError(f"{folder} holds a set of version {head.get('version')}, not {SET_VERSION}")
+    wanted = {"version": SET_VERSION} | ({} if seed is None else {"seed": seed})
+    _check_head(folder, head, wanted)
+    made, people = len(head["items"]), head.get("people", 0)
+    if made < people:
+        of_seed = f" --seed {head['seed']}" if head.get("seed") else ""
+        raise EvaluationDataError(
+            f"{folder} holds {made} of {people} people, its making was interrupted; finish it with: hiface "
+            f"eval synthetic --data {shlex.quote(str(folder))} --people {people}{of_seed}"
+        )
     return [About(**{**item, "box": tuple(item["box"])}) for item in head["items"]]
 
 
@@ -158,9 +175,14 @@ def picture_path(folder: Path, name: str) -> Path:
     return folder / "pictures" / f"{name}.png"
 
 
+def truth_path(folder: Path, name: str) -> Path:
+    """The file of what is known of a portrait."""
+    return folder / "truth" / f"{name}.safetensors"
+
+
 def read_truth(folder: Path, name: str) -> Truth:
     """What is known of a portrait; raises EvaluationDataError if the file is missing or damaged."""
-    path = folder / "truth" / f"{name}.safetensors"
+    path = truth_path(folder, name)
     try:
         return Truth(**{key: value.float() for key, value in load_file(path).items()})
     except (OSError, TypeError, ValueError, SafetensorError) as error:
@@ -191,7 +213,7 @@ def _write_one(model: MorphableModel, folder: Path, seed: int, index: int, size_
     atomic_write_bytes(
         picture_path(folder, name), pil_png(Image.fromarray(sample.image_srgb.permute(1, 2, 0).numpy()))
     )
-    atomic_write_bytes(folder / "truth" / f"{name}.safetensors", content)
+    atomic_write_bytes(truth_path(folder, name), content)
     return _about(model, name, shot, sample)
 
 
@@ -251,6 +273,18 @@ def typology_angle(colour_linear: Tensor) -> float:
     f = torch.where(t > (6 / 29) ** 3, t.clamp_min(1e-9) ** (1 / 3), t / (3 * (6 / 29) ** 2) + 4 / 29)
     lightness, b = float(116 * f[1] - 16), float(200 * (f[1] - f[2]))
     return math.degrees(math.atan2(lightness - 50.0, b))
+
+
+_HEAD_WORDS = {"version": "version", "generator": "generator", "seed": "seed", "size_px": "pixels"}
+
+
+def _check_head(folder: Path, before: dict[str, Any], wanted: dict[str, int]) -> None:
+    """Raises EvaluationDataError that names what differs."""
+    differ = [key for key, value in wanted.items() if before.get(key) != value]
+    if differ:
+        has = ", ".join(f"{_HEAD_WORDS[key]} {before.get(key)}" for key in differ)
+        asked = ", ".join(f"{_HEAD_WORDS[key]} {wanted[key]}" for key in differ)
+        raise EvaluationDataError(f"{folder} holds people of {has}; asked for {asked}; choose another folder")
 
 
 def _read_head(path: Path) -> dict[str, Any] | None:

@@ -8,6 +8,9 @@ the weights of REALY (Chai et al., ECCV 2022): in each step the unknown X, [4 N,
 
 with h_i = (v_i, 1) of the vertices as they are now, M the incidence matrix of edges and vertices, and G what
 a difference of neighbours' maps costs. All lengths are in the scan's own unit; thresholds depend on it.
+
+What this leaves open (a loose piece of the region without keypoints in the first solve, a piece that is flat)
+stays as it is: of all solutions the one nearest to no motion is taken.
 """
 
 from __future__ import annotations
@@ -75,6 +78,7 @@ class NonrigidConfig:
 _MAX_STEPS_WITHOUT_KEYPOINTS = 200  # the published loop has no bound
 _SAMPLES = 200  # vertices whose data the preconditioner has
 _SPREADING = 2  # how often they are moved to the middle of what they stand for
+_RIDGE = 1e-8  # that maps stay what they are; stiffness and data have weights of 1 and more
 _TOLERANCE, _MOST_ITERATIONS = 1e-4, 2000  # of the residual: REALY's errors change by less than 1e-4
 
 
@@ -181,6 +185,9 @@ class _Stiffness:
             (np.r_[ones, -ones], (np.r_[row, row], edges.T.ravel())), shape=(len(edges), n_vertices)
         ).tocsr()
         self._laplacian = (M.T @ M).tocsc()
+        self._piece = needed("scipy.sparse.csgraph", "non-rigid ICP needs scipy").connected_components(
+            self._laplacian, directed=False
+        )[1]
         block = np.arange(n_vertices)[:, None, None] * 4
         self._rows = np.broadcast_to(block + np.arange(4)[None, :, None], (n_vertices, 4, 4)).ravel()
         self._columns = np.broadcast_to(block + np.arange(4)[None, None, :], (n_vertices, 4, 4)).ravel()
@@ -199,8 +206,8 @@ class _Stiffness:
         matrix = smooth + self._data(h, weight)
         right = ((weight[:, None] * h)[:, :, None] * places[:, None, :]).reshape(-1, 3)
         if np.count_nonzero(weight) <= _SAMPLES:
-            factor = self._factored(matrix)
-            X = self._solved(factor, right)
+            factor, still = self._factored(matrix), self._still()
+            X = still + self._solved(factor, right - matrix @ still)
             X -= self._solved(factor, matrix @ X - right)
         else:
             if self._factor is None or self._factor[0] != stiffness:
@@ -225,9 +232,13 @@ class _Stiffness:
         return self._sparse.coo_matrix((blocks.ravel(), (rows, columns)), shape=shape).tocsc()
 
     def _sampled(self, h: np.ndarray) -> Any:
-        """Data of all vertices, moved to the nearest of a few that are spread evenly."""
-        search, places = needed("scipy.spatial", "non-rigid ICP needs scipy").cKDTree, h[:, :3]
-        centres = places[np.random.default_rng(0).permutation(self._n)[:_SAMPLES]]
+        """Data of all vertices, moved to the nearest of a few of their piece that are spread evenly."""
+        search = needed("scipy.spatial", "non-rigid ICP needs scipy").cKDTree
+        apart = 10.0 * (np.ptp(h[:, :3], axis=0).max() + 1.0)
+        places = np.column_stack([h[:, :3], apart * self._piece])
+        order = np.random.default_rng(0).permutation(self._n)
+        one_of_each = np.unique(self._piece[order], return_index=True)[1]
+        centres = places[order[np.union1d(np.arange(min(_SAMPLES, self._n)), one_of_each)]]
         for _ in range(_SPREADING):
             owner = search(centres).query(places)[1]
             count = np.bincount(owner, minlength=len(centres))[:, None]
@@ -242,7 +253,8 @@ class _Stiffness:
 
     def _factored(self, matrix: Any) -> Any:
         try:
-            return self._qdldl.Solver(self._sparse.triu(matrix, format="csc"), upper=True)
+            ridge = self._sparse.identity(matrix.shape[0], format="csc") * _RIDGE
+            return self._qdldl.Solver(self._sparse.triu(matrix + ridge, format="csc"), upper=True)
         except (ValueError, RuntimeError) as error:
             raise FitError(f"the scan's region cannot be bent onto the prediction ({error})") from error
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from hiface.data import Photo
-from hiface.errors import MeshFileError, TopologyError
+from hiface.errors import MeshFileError, MissingPredictionError, TopologyError
 from hiface.evaluation.method import Prediction
-from hiface.evaluation.protocols.now import UNIT_MM, read_landmarks
+from hiface.evaluation.protocols.base import file_called
+from hiface.evaluation.protocols.now import LANDMARK_SUFFIXES, UNIT_MM, read_landmarks
 from hiface.geometry.closest import barycentric_of, closest_points_reference
 from hiface.geometry.mesh_files import MESH_SUFFIXES, PlainMesh, read_mesh
 from hiface.types import LandmarkSet
@@ -66,9 +67,10 @@ class FolderMethod:
             self._keypoints = _read_keypoints(self._template_file.with_suffix(".json"), self._template)
 
     def reconstruct(self, photo: Photo) -> list[Prediction]:
-        """The mesh of one photo; an empty list if there is no file for it.
+        """The mesh of one photo.
 
         Raises:
+            MissingPredictionError: There is no file for it.
             MeshFileError: The photo has no file name, a file is damaged, or two photos share a mesh.
             TopologyError: A mesh has other triangles than the template or than its face at rest.
         """
@@ -76,8 +78,6 @@ class FolderMethod:
         if photo.path is None:
             raise MeshFileError("meshes of a folder are found by the photo's file name; read it from a file")
         path = self._mesh_of(photo.path)
-        if path is None:
-            return []
         mesh = read_mesh(path)
         if self._template is not None:
             check_same_triangles(mesh, self._template, path, str(self._template_file))
@@ -104,10 +104,11 @@ class FolderMethod:
             )
         ]
 
-    def _mesh_of(self, photo: Path) -> Path | None:
+    def _mesh_of(self, photo: Path) -> Path:
         """The mesh in the deepest of the photo's folders that is there.
 
         Raises:
+            MissingPredictionError: There is none.
             MeshFileError: Another photo has taken it.
         """
         parts = photo.parts[1:] if photo.is_absolute() else photo.parts
@@ -122,7 +123,11 @@ class FolderMethod:
                         f"under {self._folder} too"
                     )
                 return found
-        return None
+        stem = photo.with_suffix("").name
+        raise MissingPredictionError(
+            f"{self._folder} has no mesh of {photo.name}: neither {stem}.obj nor {stem}.ply, nor one in "
+            f"folders like the photo's ({Path(*parts[-2:]).with_suffix('.obj')})"
+        )
 
 
 def check_same_triangles(mesh: PlainMesh, template: PlainMesh, path: Path, template_name: str) -> None:
@@ -150,16 +155,12 @@ def check_same_triangles(mesh: PlainMesh, template: PlainMesh, path: Path, templ
 
 
 def _first_mesh(stem: Path, ending: str = "") -> Path | None:
-    endings = [*MESH_SUFFIXES, *(suffix.upper() for suffix in MESH_SUFFIXES)]
-    candidates = (stem.with_name(stem.name + ending + suffix) for suffix in endings)
-    return next((path for path in candidates if path.is_file()), None)
+    return file_called(stem.with_name(stem.name + ending), MESH_SUFFIXES)
 
 
 def _seven(path: Path, mesh: PlainMesh) -> dict[str, LandmarkSet]:
     """The seven points beside a mesh as points of its surface."""
-    stem = path.with_suffix("")
-    files = [stem.with_name(stem.name + suffix) for suffix in (".npy", ".txt")]
-    file = next((candidate for candidate in files if candidate.is_file()), None)
+    file = file_called(path.with_suffix(""), LANDMARK_SUFFIXES)
     if file is None:
         return {}
     points = read_landmarks(file)

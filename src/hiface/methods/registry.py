@@ -22,13 +22,15 @@ _USED_BY = {
     "face_model": ("hiface-fit", "landmarks", "mean"),
     "eos_share": ("eos",),
     "mediapipe_model": ("mediapipe",),
+    "template": (f"{FOLDER}PATH",),
 }
 
 
 def check_options(text: str, options: MethodOptions) -> None:
     """Raises OptionError if an option is given that this method would not look at."""
     for name, users in _USED_BY.items():
-        if getattr(options, name) is not None and text.strip() not in users:
+        own = f"{FOLDER}PATH" if text.strip().startswith(FOLDER) else text.strip()
+        if getattr(options, name) is not None and own not in users:
             raise OptionError(f"--{name.replace('_', '-')} is for {', '.join(users)}, not for {text}")
 
 

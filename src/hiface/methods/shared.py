@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hiface.assets import load_json_asset
 from hiface.data import Photo
 from hiface.errors import FitError, ShapeError
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.metrics.realy import keypoint_groups
 from hiface.fitting.observations import FaceObservation
 from hiface.morphable import MorphableModel
+from hiface.morphable.skinning import joint_transforms
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.types import FaceParams, LandmarkSet
 
@@ -92,6 +94,7 @@ def model_prediction(
         )
         places = model.landmarks_cam("ibug68", params.camera.to_cam(vertices))
         points = params.camera.cam_to_px(places)
+    is_arkit = model.data.expression_names == tuple(load_json_asset("expressions/arkit52.json")["names"])
     return Prediction(
         box=box,
         landmarks68_px=points,
@@ -102,7 +105,19 @@ def model_prediction(
         topology=model.name,
         metric=True,
         displacement=displacement,
+        blendshapes=params.expression if is_arkit else None,
+        T_cam_head=head_pose(model, params) if "head" in model.data.joint_names else None,
     )
+
+
+def head_pose(model: MorphableModel, params: FaceParams) -> Tensor:
+    """T_cam_head [4, 4] of unbatched coefficients: where the head joint, bent neck included, stands."""
+    joints = model.joints(params.identity, params.expression)
+    R, t = joint_transforms(joints, params.pose, model.data.joint_parents)
+    head = model.data.joint_names.index("head")
+    T_head = torch.eye(4, dtype=R.dtype)
+    T_head[:3, :3], T_head[:3, 3] = R[head], t[head]
+    return params.camera.T_cam_object @ T_head
 
 
 def vertex_landmarks(name: str, vertex_ids: Sequence[int] | Tensor, triangles: Tensor) -> LandmarkSet:

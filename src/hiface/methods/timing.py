@@ -25,7 +25,8 @@ class MethodTimes:
         licence: Of model and weights.
         description: One line.
         load_s: Seconds of `load`.
-        status: "ok", or the status of the error because of which it was left out.
+        status: "ok", or the status of the error because of which it was left out: it could not be loaded, or
+            it answered on no photo.
         reason: The error's text.
         faces: Faces found, by photo.
         errors: What went wrong with single photos, by photo.
@@ -62,12 +63,12 @@ class Timing:
     def round_seconds(self, method: MethodTimes) -> list[float]:
         """Seconds a photo of a method, one number for each round that all methods have finished.
 
-        Photos on which one of the methods failed are left out for all of them. If no round was finished, the
-        photos that all methods have done count as one.
+        Photos on which one of the methods that ran failed are left out for all of them. If no round was
+        finished, the photos that all methods have done count as one.
         """
-        failed = {photo for one in self.methods for photo in one.errors}
-        photos = [photo for photo in self.photos if photo not in failed]
         running = [one for one in self.methods if one.status == "ok"]
+        failed = {photo for one in running for photo in one.errors}
+        photos = [photo for photo in self.photos if photo not in failed]
         if method not in running or not photos:
             return []
         count = min(len(one.rounds) for one in running)
@@ -104,6 +105,7 @@ class Bench:
 
     def __init__(self, methods: Sequence[Method], photos: Sequence[Path]) -> None:
         self._methods, self._files = list(methods), list(photos)
+        self._failed_with: dict[str, str] = {}
         self.timing = Timing([MethodTimes(m.name, m.licence, m.description) for m in methods])
 
     def run(self, repeats: int, advance: Callable[[str], None]) -> Timing:
@@ -132,6 +134,7 @@ class Bench:
                     advance(f"round {number + 1}: {method.name}, {path.name}")
                     self._time(method, times, path, photo)
                 turn += 1
+            self._leave_out()
         self.timing.finished = True
         return self.timing
 
@@ -145,6 +148,13 @@ class Bench:
 
     def _readable(self) -> list[Path]:
         return [path for path in self._files if str(path) in self.timing.photos]
+
+    def _leave_out(self) -> None:
+        """Methods that have answered on no photo of a round get no time, and take none from the others."""
+        for times in self.timing.methods:
+            if times.status == "ok" and times.errors and len(times.errors) == len(self.timing.photos):
+                times.status = self._failed_with[times.name]
+                times.reason = f"no answer on any photo: {next(iter(times.errors.values()))}"
 
     def _load(self, advance: Callable[[str], None]) -> None:
         for method, times in self._ready():
@@ -182,6 +192,7 @@ class Bench:
             found = method.reconstruct(photo)
         except HifaceError as error:
             times.errors[str(path)] = str(error)
+            self._failed_with[times.name] = error.status
             return
         times.rounds[-1][str(path)] = time.perf_counter() - started
         times.faces[str(path)] = len(found)

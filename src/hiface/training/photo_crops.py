@@ -64,7 +64,7 @@ class PhotoCrops:
         files = photo_files(folder)
         detector = FaceDetector()
         images, points, cameras = [], [], []
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         for path in track(files, description="photos", console=console, transient=True):
             for image, px, K in _faces(path, detector, size_px):
                 images.append(image)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from hiface.data import Photo, read_photo
 from hiface.data.images import IMAGE_SUFFIXES
-from hiface.errors import NoFaceError, UnreadableImageError
+from hiface.errors import EvaluationDataError, NoFaceError, UnreadableImageError
 from hiface.evaluation.method import Prediction
 from hiface.networks.boxes import iou_matrix
 
@@ -25,11 +26,18 @@ class Item:
         name: Unique; may hold slashes. Files of its prediction are called so.
         image: The picture, or None where only predictions made elsewhere can be scored.
         box: [4] the face that is meant, pixels, or None for the largest.
+        problem: What is wrong with its ground truth; nothing is predicted or scored then.
     """
 
     name: str
     image: Path | None
     box: Tensor | None = None
+    problem: str = ""
+
+    def check(self) -> None:
+        """Raises EvaluationDataError if something is wrong with its ground truth."""
+        if self.problem:
+            raise EvaluationDataError(self.problem)
 
 
 class PlainState:
@@ -67,6 +75,10 @@ class Benchmark(Protocol):
         """Files of a prediction that are there; an empty list if it is not complete."""
         ...
 
+    def truth(self, item: Item) -> list[Path | str]:
+        """Files, and words of files, that a score of a picture depends on beside the prediction."""
+        ...
+
     def score(self, item: Item, folder: Path) -> dict[str, Any]:
         """Scores of a saved prediction, ready for JSON."""
         ...
@@ -81,7 +93,8 @@ class Benchmark(Protocol):
 
 
 def photo_of(item: Item) -> Photo:
-    """The picture of an item; raises ImageError where it cannot be used."""
+    """The picture of an item; raises ImageError or EvaluationDataError where it cannot be used."""
+    item.check()
     if item.image is None:
         raise UnreadableImageError(f"{item.name} has no picture here; only saved predictions can be scored")
     return read_photo(item.image)
@@ -89,13 +102,19 @@ def photo_of(item: Item) -> Photo:
 
 def settings_of(benchmark: Any) -> dict[str, str]:
     """All fields of a benchmark but where predictions lie: what scores may depend on."""
-    return {f.name: str(getattr(benchmark, f.name)) for f in fields(benchmark) if f.name != "predicted"}
+    found = {f.name: getattr(benchmark, f.name) for f in fields(benchmark) if f.name != "predicted"}
+    return {name: str(value.resolve() if isinstance(value, Path) else value) for name, value in found.items()}
 
 
 def picture_beside(path: Path) -> Path | None:
     """The picture with the name of another file in its folder, whatever its suffix."""
-    suffixes = [end for suffix in IMAGE_SUFFIXES for end in (suffix, suffix.upper())]
-    places = [path.with_name(path.stem + suffix) for suffix in suffixes]
+    return file_called(path.with_suffix(""), IMAGE_SUFFIXES)
+
+
+def file_called(stem: Path, suffixes: Iterable[str]) -> Path | None:
+    """The first file of a name (dots and all) with one of some suffixes, in small or capital letters."""
+    endings = [end for suffix in suffixes for end in (suffix, suffix.upper())]
+    places = (stem.with_name(stem.name + ending) for ending in endings)
     return next((place for place in places if place.is_file()), None)
 
 

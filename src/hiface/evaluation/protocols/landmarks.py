@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors of 68 landmarks on photos with references.
 
-    DATA/reference.json      [{"file", "faces": [{"box", "landmarks68", "reference_trusted"}], "other_faces":
-    [boxes]}] DATA/**/<image>.pts      or the layout of 300-W: a .pts file beside each picture, one face each
+    DATA/reference.json      [{"file", "faces": [{"box", "landmarks68", "reference_trusted"}],
+                               "other_faces": [boxes]}]
+    DATA/**/<image>.pts      or the layout of 300-W: a .pts file beside each picture, one face each
 
 Predictions are <image>.json with all faces that were found. An error is the mean distance of the inner 51
 points (and of all 68) over the distance of the reference's outer eye corners, as in the 300-W challenge.
@@ -43,8 +44,23 @@ class Reference:
     landmarks68_px: Tensor
 
 
-_Truth = tuple[Path, list[Reference], np.ndarray | None]
-"""Picture, faces that count, and boxes where finds are neither right nor false (None: everywhere else)."""
+@dataclass(frozen=True)
+class _Truth:
+    """What is known of a picture.
+
+    Attributes:
+        image: The picture.
+        file: Where it is known from.
+        faces: Those that count.
+        other: [N, 4] boxes where finds are neither right nor false; None: everywhere but at `faces`.
+        problem: Why nothing is known.
+    """
+
+    image: Path
+    file: Path
+    faces: list[Reference]
+    other: np.ndarray | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class LandmarkBenchmark(PlainState):
 
     def items(self) -> list[Item]:
         """All photos."""
-        return [Item(name, path) for name, (path, _, _) in self._references.items()]
+        return [Item(name, known.image, problem=known.problem) for name, known in self._references.items()]
 
     @cached_property
     def _references(self) -> dict[str, _Truth]:
@@ -85,6 +101,10 @@ class LandmarkBenchmark(PlainState):
         path = folder / f"{item.name}.json"
         return [path] if path.is_file() else []
 
+    def truth(self, item: Item) -> list[Path | str]:
+        """The file of the reference."""
+        return [self._references[item.name].file]
+
     def score(self, item: Item, folder: Path) -> dict[str, Any]:
         """Faces, finds, false finds and errors of the faces that were found."""
         try:
@@ -96,7 +116,7 @@ class LandmarkBenchmark(PlainState):
             raise TopologyError(
                 f"{item.name}.json must have faces with box and 68 points ({error})"
             ) from error
-        _, trusted, other = self._references[item.name]
+        trusted, other = self._references[item.name].faces, self._references[item.name].other
         true_boxes = np.array([reference.box.tolist() for reference in trusted], np.float64).reshape(-1, 4)
         pairs = match_boxes(boxes, true_boxes)
         spare = [i for i in range(len(boxes)) if i not in set(pairs.tolist())]
@@ -119,7 +139,7 @@ class LandmarkBenchmark(PlainState):
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Found faces, errors in per cent, and how many are beyond 10 % or not found."""
         scores = [row["scores"] for row in rows]
-        faces = sum(len(trusted) for _, trusted, _ in self._references.values())
+        faces = sum(len(known.faces) for known in self._references.values())
         false = sum(s["false"] for s in scores)
         summary: dict[str, Any] = {"faces": faces, "false": false}
         for key in ("nme51", "nme68"):
@@ -153,34 +173,59 @@ def read_pts(path: Path) -> Tensor:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        body = text[text.index("{") + 1 : text.index("}")].split()
-        points = np.array(body, dtype=np.float64).reshape(-1, 2)
+        body, brace, _ = text.partition("{")[2].partition("}")
+        points = np.array(body.split() if brace else [], dtype=np.float64).reshape(-1, 2)
     except (OSError, ValueError) as error:
         raise EvaluationDataError(f"{path} is not a .pts file ({error})") from error
+    if not brace:
+        raise EvaluationDataError(f"{path} has no points between braces; was it cut short? copy it again")
     if len(points) != 68 or not np.isfinite(points).all():
         raise EvaluationDataError(f"{path} has {len(points)} points; 68 in iBUG order are needed")
     return torch.from_numpy(points + _PTS_TO_PX)
 
 
+_FORM = "each entry needs file and faces, each face box (4 numbers) and landmarks68 (68 pairs)"
+
+
 def _of_json(path: Path) -> dict[str, _Truth]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
-        found = {}
-        for photo in listed:
-            trusted = [f for f in photo["faces"] if f.get("reference_trusted", True)]
-            other = [f["box"] for f in photo["faces"] if not f.get("reference_trusted", True)]
-            other += [f["box"] if isinstance(f, dict) else f for f in photo.get("other_faces", [])]
-            references = [
-                Reference(torch.tensor(f["box"]), torch.tensor(f["landmarks68"])[:, :2]) for f in trusted
-            ]
+    except (OSError, ValueError) as error:
+        raise EvaluationDataError(f"{path} is not JSON ({error})") from error
+    if not isinstance(listed, list):
+        raise EvaluationDataError(f"{path} must hold a list of photos, it holds a {type(listed).__name__}")
+    found: dict[str, _Truth] = {}
+    for number, photo in enumerate(listed, 1):
+        where = f"{path}, entry {number}"
+        try:
             name = Path(photo["file"]).with_suffix("").as_posix()
-            if name in found or Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ValueError(f"file {photo['file']!r} is named twice or lies elsewhere")
-            boxes = np.asarray(other, np.float64).reshape(-1, 4)
-            found[name] = (path.parent / photo["file"], references, boxes)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise EvaluationDataError(f"{path} is not a list of photos with faces ({error!r})") from error
+            known = _entry(path, photo)
+        except KeyError as error:
+            raise EvaluationDataError(f"{where} has no {error.args[0]!r}; {_FORM}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise EvaluationDataError(f"{where} is of another form ({error}); {_FORM}") from error
+        if name in found or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise EvaluationDataError(
+                f"{where}: the file {photo['file']!r} is named twice or lies elsewhere; name each once, by "
+                f"its path below {path.parent}"
+            )
+        found[name] = known
     return found
+
+
+def _entry(path: Path, photo: dict[str, Any]) -> _Truth:
+    """One photo of reference.json; raises KeyError, ValueError, TypeError or AttributeError."""
+    trusted = [face for face in photo["faces"] if face.get("reference_trusted", True)]
+    other = [face["box"] for face in photo["faces"] if not face.get("reference_trusted", True)]
+    other += [face["box"] if isinstance(face, dict) else face for face in photo.get("other_faces", [])]
+    boxes = np.asarray(other, np.float64).reshape(-1, 4)
+    references = []
+    for face in trusted:
+        box, points = (np.asarray(face[key], np.float64) for key in ("box", "landmarks68"))
+        if box.shape != (4,) or points.ndim != 2 or len(points) != 68 or points.shape[1] < 2:
+            raise ValueError(f"box {box.shape}, landmarks68 {points.shape}")
+        references.append(Reference(torch.from_numpy(box), torch.from_numpy(points[:, :2].copy())))
+    return _Truth(path.parent / photo["file"], path, references, boxes)
 
 
 def _of_pts(data: Path) -> dict[str, _Truth]:
@@ -188,11 +233,17 @@ def _of_pts(data: Path) -> dict[str, _Truth]:
     for path in sorted(data.rglob("*.pts")):
         picture = picture_beside(path)
         if picture is not None:
-            points = read_pts(path)
-            box = torch.cat([points.amin(dim=0), points.amax(dim=0)])
-            name = path.relative_to(data).with_suffix("").as_posix()
-            found[name] = (picture, [Reference(box, points)], None)
+            found[path.relative_to(data).with_suffix("").as_posix()] = _pts_truth(picture, path)
     return found
+
+
+def _pts_truth(picture: Path, path: Path) -> _Truth:
+    try:
+        points = read_pts(path)
+    except EvaluationDataError as error:
+        return _Truth(picture, path, [], problem=str(error))
+    box = torch.cat([points.amin(dim=0), points.amax(dim=0)])
+    return _Truth(picture, path, [Reference(box, points)])
 
 
 def _rounded(values: Tensor | None) -> list:

@@ -26,12 +26,13 @@ from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import EvaluationDataError, MeshFileError, TopologyError
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.metrics.now import N_LANDMARKS, NowPrediction, Scan, now_distances
-from hiface.evaluation.protocols.base import Item, PlainState, the_face
-from hiface.geometry.mesh_files import obj_text, read_mesh
+from hiface.evaluation.protocols.base import Item, PlainState, file_called, the_face
+from hiface.geometry.mesh_files import MESH_SUFFIXES, obj_text, read_mesh
 
 CHALLENGES = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
 UNIT_MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0}
 KEYPOINT_SET = "now7"
+LANDMARK_SUFFIXES = (".npy", ".txt")
 _LISTS = {"val": "imagepathsvalidation.txt", "test": "imagepathstest.txt"}
 _SCANS, _LANDMARKS = "scans", "scans_lmks_onlypp"
 _PICTURES = ("", "iphone_pictures", "final_release_version/iphone_pictures")
@@ -84,9 +85,16 @@ class NowBenchmark(PlainState):
         """Writes the neutral mesh and its seven landmarks."""
         prediction = the_face(found)
         mesh, marks = prediction.mesh(neutral=True), prediction.keypoint_places(KEYPOINT_SET, neutral=True)
-        if mesh is None or marks is None:
+        if mesh is None:
+            name = Path(item.name).name
             raise TopologyError(
-                f"NoW needs a neutral mesh with the points {KEYPOINT_SET!r}; this method has none"
+                "NoW needs the face at rest and this method gives none; a folder of meshes needs "
+                f"{name}.neutral.obj beside {name}.obj"
+            )
+        if marks is None:
+            raise TopologyError(
+                f"NoW needs seven points on the mesh ({KEYPOINT_SET}) and this method gives none; a folder "
+                f"of meshes needs {Path(item.name).name}.npy or .txt beside the mesh"
             )
         if self.unit is not None and not prediction.metric:
             raise TopologyError("the metrical variant needs a method that knows sizes; leave --metrical out")
@@ -96,9 +104,14 @@ class NowBenchmark(PlainState):
 
     def saved(self, item: Item, folder: Path) -> list[Path]:
         """Mesh and landmarks."""
-        mesh = [p for p in (folder / f"{item.name}{end}" for end in (".obj", ".ply")) if p.is_file()]
-        marks = [p for p in (folder / f"{item.name}{end}" for end in (".npy", ".txt")) if p.is_file()]
-        return [mesh[0], marks[0]] if mesh and marks else []
+        mesh = file_called(folder / item.name, MESH_SUFFIXES)
+        marks = file_called(folder / item.name, LANDMARK_SUFFIXES)
+        return [] if mesh is None or marks is None else [mesh, marks]
+
+    def truth(self, item: Item) -> list[Path | str]:
+        """Scan and picked points."""
+        meshes, picked = self._scan_files(item.name.split("/")[0])
+        return [*meshes[:1], *picked[:1]]
 
     def score(self, item: Item, folder: Path) -> dict[str, Any]:
         """Count, mean, median and histogram of a picture's distances, millimetres."""
@@ -117,13 +130,17 @@ class NowBenchmark(PlainState):
 
     def scan(self, subject: str) -> Scan:
         """Ground truth of a subject; raises EvaluationDataError or MeshFileError where it is not whole."""
-        meshes = sorted((self.data / _SCANS / subject).glob("*.obj"))
-        picked = sorted((self.data / _LANDMARKS / subject).glob("*.pp"))
+        meshes, picked = self._scan_files(subject)
         if not meshes or not picked:
             raise EvaluationDataError(
                 f"subject {subject} has {len(meshes)} .obj in {_SCANS} and {len(picked)} .pp in {_LANDMARKS}"
             )
         return Scan(read_mesh(meshes[0]), read_picked_points(picked[0]))
+
+    def _scan_files(self, subject: str) -> tuple[list[Path], list[Path]]:
+        """Scans and files of picked points of a subject, in order."""
+        meshes = sorted((self.data / _SCANS / subject).glob("*.[oO][bB][jJ]"))
+        return meshes, sorted((self.data / _LANDMARKS / subject).glob("*.[pP][pP]"))
 
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Median, mean and standard deviation over all vertices of all pictures, in all and by challenge."""
@@ -143,7 +160,11 @@ class NowBenchmark(PlainState):
 
 
 def _pooled(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """Statistics of all distances together; the median is read off histograms with steps of 0.01 mm."""
+    """Statistics of all distances together.
+
+    The median is read off histograms with steps of 0.01 mm, with a straight line inside a step, and kept
+    between the smallest and the largest exact median of the pictures, where that of all of them must be.
+    """
     count = sum(s["vertices"] for s in scores)
     mean = sum(s["mean"] * s["vertices"] for s in scores) / count
     square = sum(s["sum_of_squares"] for s in scores) / count
@@ -155,6 +176,8 @@ def _pooled(scores: list[dict[str, Any]]) -> dict[str, Any]:
         before = below[reached - 1] if reached else 0.0
         share = (0.5 - before) / max(below[reached] - before, 1e-12)
         median = float(_BINS_MM[reached] + share * (_BINS_MM[1] - _BINS_MM[0]))
+        exact = [s["median"] for s in scores]
+        median = min(max(median, min(exact)), max(exact))
     std = float(np.sqrt(max(square - mean * mean, 0.0)))
     curve = [round(float(value), 5) for value in below[9::10]]
     return {
@@ -169,7 +192,7 @@ def _pooled(scores: list[dict[str, Any]]) -> dict[str, Any]:
 def read_landmarks(path: Path) -> Tensor:
     """Seven points of a prediction, [7, 3] float64, from .npy or from .txt with a point in each line."""
     try:
-        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
+        values = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else np.loadtxt(path)
     except (OSError, ValueError, EOFError) as error:
         raise MeshFileError(f"{path} cannot be read as landmarks ({error})") from error
     if values.shape != (N_LANDMARKS, 3) or not np.isfinite(values).all():

@@ -3,8 +3,8 @@
 
     DATA/REALY_HIFI3D_keypoints/<subject>.obj        85 vertices
     DATA/REALY_scan_region/<subject>/{nose,mouth,forehead,cheek}.obj
-    DATA/metrical_scale.txt                          a number for each subject, millimetres in a unit of the
-    scan IMAGES/<subject>.jpg or <subject>_<view>.jpg
+    DATA/metrical_scale.txt                          line n: one number, millimetres in a unit of scan n
+    IMAGES/<subject>.jpg or <subject>_<view>.jpg
 
 Predictions are what the published evaluation reads: <image>.obj for each picture, all with the vertices of
 `template.obj`, and `template.txt` with its 85 keypoints, a row [triangle, w0, w1] each.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ from hiface.errors import EvaluationDataError, MeshFileError, TopologyError
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.metrics.realy import (
     ESTIMATORS,
+    LEFT_OUT,
     N_KEYPOINTS,
     REGIONS,
     PredictedMesh,
     Subject,
     realy_errors,
 )
-from hiface.evaluation.protocols.base import Item, PlainState, the_face
+from hiface.evaluation.protocols.base import Item, PlainState, file_called, the_face
 from hiface.geometry.mesh_files import PlainMesh, obj_text, read_mesh, read_points
 from hiface.types import LandmarkSet
 
@@ -62,16 +63,27 @@ class RealyBenchmark(PlainState):
     mask: Path | None = None
     predicted: Path | None = None
     name: str = "realy"
-    version: int = 1
+    version: int = 2
 
     def items(self) -> list[Item]:
-        """Pictures, or predictions where there is no folder of pictures, by subject and view."""
+        """Pictures, or predictions where there is no folder of pictures, by subject and view.
+
+        Raises:
+            EvaluationDataError: Data or pictures are laid out otherwise.
+            MeshFileError: The template or the mask cannot be read.
+        """
         _check_layout(self.data)
+        self._check_files()
         folder, suffixes = (
             (self.images, IMAGE_SUFFIXES) if self.images is not None else (self.predicted, (".obj",))
         )
+        if self.images is not None and not self.images.is_dir():
+            raise EvaluationDataError(f"there is no folder {self.images}; --images is where the pictures lie")
         if folder is None or not folder.is_dir():
-            raise EvaluationDataError(f"REALY needs a folder of pictures; {folder} is none (--images)")
+            raise EvaluationDataError(
+                "REALY needs pictures or meshes; name a folder of pictures by --images, or of meshes by "
+                "--predictions"
+            )
         files = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and _number(p) is not None]
         if not files:
             raise EvaluationDataError(
@@ -79,7 +91,7 @@ class RealyBenchmark(PlainState):
             )
         if len({path.stem for path in files}) < len(files):
             raise EvaluationDataError(
-                f"{folder} has pictures that differ in their suffix only; keep one of each"
+                f"{folder} has files that differ in their suffix only; keep one of each"
             )
         if self.images is None and self._template_file(folder) is None:
             raise EvaluationDataError(
@@ -87,6 +99,20 @@ class RealyBenchmark(PlainState):
             )
         files.sort(key=lambda path: (int(path.stem.split("_")[0]), path.stem))
         return [Item(path.stem, path if self.images is not None else None) for path in files]
+
+    def _check_files(self) -> None:
+        """Reads once, before anything is predicted, what each score would fail on."""
+        _ = self._scales
+        found = self._template_file(self.predicted) if self.predicted is not None else self.template
+        if self.template is not None and found is None:
+            raise MeshFileError(
+                f"{self.template} with 85 keypoints in {self.template.with_suffix('.txt').name} beside it "
+                "does not exist; check --template"
+            )
+        template = None if found is None else _template_of(found)[0]
+        mask = self._mask
+        if mask is not None and template is not None:
+            self._check_mask(mask, len(template.vertices))
 
     def save(self, found: list[Prediction], item: Item, folder: Path) -> None:
         """Writes <image>.obj, and the template with its keypoints before the first."""
@@ -103,17 +129,27 @@ class RealyBenchmark(PlainState):
 
     def saved(self, item: Item, folder: Path) -> list[Path]:
         """The mesh and its template."""
-        template, mesh = self._template_file(folder), _mesh_file(folder, item.name)
+        template, mesh = self._template_file(folder), file_called(folder / item.name, (".obj",))
         return [] if template is None or mesh is None else [mesh, template, template.with_suffix(".txt")]
 
     def _template_file(self, folder: Path) -> Path | None:
-        template = self.template or folder / f"{_TEMPLATE}.obj"
-        return template if template.is_file() and template.with_suffix(".txt").is_file() else None
+        template = self.template or file_called(folder / _TEMPLATE, (".obj",))
+        whole = template is not None and template.is_file() and template.with_suffix(".txt").is_file()
+        return template if whole else None
+
+    def truth(self, item: Item) -> list[Path | str]:
+        """Keypoints, regions and the line of the scale; the mask."""
+        name = item.name.split("_")[0]
+        regions = [self.data / _SCANS / name / f"{region}.obj" for region in REGIONS]
+        scales = self._scales
+        scale = str(scales[int(name) - 1]) if 1 <= int(name) <= len(scales) else "no scale"
+        mask = [] if self.mask is None else [self.mask]
+        return [self.data / _KEYPOINTS / f"{name}.obj", *regions, scale, *mask]
 
     def score(self, item: Item, folder: Path) -> dict[str, Any]:
         """Region to estimator to millimetres."""
         path, template_path, _ = self.saved(item, folder)
-        template, points = read_template(template_path)
+        template, points = _template_of(template_path)
         mesh = read_mesh(path)
         check_topology(mesh, template, f"{item.name}.obj")
         places = points.positions(mesh.vertices, template.triangles)
@@ -121,33 +157,53 @@ class RealyBenchmark(PlainState):
         return realy_errors(predicted, self.subject(item.name.split("_")[0]))
 
     def _measured(self, mesh: PlainMesh) -> Tensor | None:
+        mask = self._mask
+        if mask is None:
+            return None
+        self._check_mask(mask, len(mesh.vertices))
+        return torch.from_numpy(mask == 1)[mesh.triangles].all(dim=1)
+
+    def _check_mask(self, values: np.ndarray, n_vertices: int) -> None:
+        if len(values) != n_vertices:
+            raise TopologyError(f"{self.mask} has {len(values)} values; the mesh has {n_vertices} vertices")
+
+    @property
+    def _mask(self) -> np.ndarray | None:
+        """[V] 0 or 1."""
         if self.mask is None:
             return None
         try:
-            values = np.loadtxt(self.mask, delimiter=",").ravel()
+            words = self.mask.read_text(encoding="utf-8").replace(",", " ").split()
+            values = np.array(words, dtype=np.float64)
         except (OSError, ValueError) as error:
             raise MeshFileError(f"{self.mask} is not a list of 0 and 1 ({error})") from error
-        if len(values) != len(mesh.vertices):
-            raise TopologyError(
-                f"{self.mask} has {len(values)} values; the mesh has {len(mesh.vertices)} vertices"
-            )
-        return torch.from_numpy(values == 1)[mesh.triangles].all(dim=1)
+        if not np.isin(values, (0, 1)).all():
+            raise MeshFileError(f"{self.mask} has other numbers than 0 and 1")
+        return values
 
     def subject(self, name: str) -> Subject:
         """Ground truth of a subject; raises EvaluationDataError or MeshFileError where it is not whole."""
-        if not 1 <= int(name) <= len(self._scales):
-            raise EvaluationDataError(f"there is no subject {name}; {_SCALE} has {len(self._scales)} numbers")
+        scales = self._scales
+        if not 1 <= int(name) <= len(scales):
+            raise EvaluationDataError(f"there is no subject {name}; {_SCALE} has {len(scales)} numbers")
         keypoints = read_points(self.data / _KEYPOINTS / f"{name}.obj")
         regions = {region: read_mesh(self.data / _SCANS / name / f"{region}.obj") for region in REGIONS}
-        return Subject(name, keypoints, regions, float(self._scales[int(name) - 1]))
+        return Subject(name, keypoints, regions, float(scales[int(name) - 1]))
 
-    @cached_property
+    @property
     def _scales(self) -> np.ndarray:
-        words = (self.data / _SCALE).read_text(encoding="utf-8").split()
+        path = self.data / _SCALE
         try:
-            return np.array(words, dtype=np.float64)
-        except ValueError as error:
-            raise EvaluationDataError(f"{self.data / _SCALE} is not a list of numbers ({error})") from error
+            lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+        except (OSError, ValueError) as error:
+            raise EvaluationDataError(f"{path} cannot be read ({error})") from error
+        for number, line in enumerate(lines, 1):
+            if not _is_scale(line):
+                raise EvaluationDataError(
+                    f"{path} must have one number above 0 in each line, line n for subject n; line {number} "
+                    f"is {line.strip()!r}"
+                )
+        return np.array(lines, dtype=np.float64)
 
     def summarise(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Mean, median and sample standard deviation of each region; "all" is the mean of the four means."""
@@ -167,6 +223,9 @@ class RealyBenchmark(PlainState):
                 }
             table["all"] = {"mean": float(np.mean([table[region]["mean"] for region in REGIONS]))}
             summary[estimator] = table
+        left_out = {r: int(sum(row["scores"][r].get(LEFT_OUT, 0) for row in rows)) for r in REGIONS}
+        if any(left_out.values()):
+            summary[LEFT_OUT] = left_out
         return summary
 
     def table(self, summary: dict[str, Any]) -> list[list[str]]:
@@ -188,6 +247,9 @@ class RealyBenchmark(PlainState):
         for view, part in summary.get("views", {}).items():
             values = [f"{part['bent'][column]['mean']:.3f}" for column in ("all", *REGIONS)]
             rows.append([f"REALY, view {view or 'without a number'}", *values])
+        if LEFT_OUT in summary:
+            values = [str(summary[LEFT_OUT][region]) for region in REGIONS]
+            rows.append(["keypoints left out, in all", "", *values])
         return [head, *rows]
 
 
@@ -196,9 +258,11 @@ def view_of(name: str) -> str:
     return name.partition("_")[2]
 
 
-def _mesh_file(folder: Path, name: str) -> Path | None:
-    places = [folder / f"{name}{suffix}" for suffix in (".obj", ".OBJ")]
-    return next((place for place in places if place.is_file()), None)
+def _is_scale(text: str) -> bool:
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
 
 
 def check_topology(mesh: PlainMesh, template: PlainMesh, name: str) -> None:
@@ -237,9 +301,11 @@ def read_template(path: Path) -> tuple[PlainMesh, LandmarkSet]:
     mesh = read_mesh(path)
     listed = path.with_suffix(".txt")
     try:
-        rows = np.array(json.loads(listed.read_text(encoding="utf-8")), dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise MeshFileError(f"{listed} cannot be read as rows [triangle, w0, w1] ({error})") from error
+        rows = _rows(listed.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError) as error:
+        raise MeshFileError(
+            f"{listed} cannot be read as rows [triangle, w0, w1], in JSON or one in each line ({error})"
+        ) from error
     if rows.shape != (N_KEYPOINTS, 3):
         raise TopologyError(
             f"{listed} must have {N_KEYPOINTS} rows of 3 numbers, it has the shape {rows.shape}"
@@ -251,6 +317,26 @@ def read_template(path: Path) -> tuple[PlainMesh, LandmarkSet]:
         )
     weights = torch.from_numpy(np.column_stack([rows[:, 1:], 1.0 - rows[:, 1] - rows[:, 2]]))
     return mesh, LandmarkSet(KEYPOINT_SET, ids, weights)
+
+
+def _rows(text: str) -> np.ndarray:
+    """Numbers of a list of lists in JSON, or of lines with commas, blanks or brackets between them."""
+    try:
+        return np.array(json.loads(text), dtype=np.float64)
+    except json.JSONDecodeError:
+        plain = text.translate(str.maketrans("[],;", "    "))
+        return np.array([line.split() for line in plain.splitlines() if line.strip()], dtype=np.float64)
+
+
+def _template_of(path: Path) -> tuple[PlainMesh, LandmarkSet]:
+    """`read_template`, which reads a template anew only when one of its files has changed."""
+    stamps = [file.stat().st_mtime_ns for file in (path, path.with_suffix(".txt"))]
+    return _template_as_of(path, *stamps)
+
+
+@lru_cache(maxsize=2)
+def _template_as_of(path: Path, mesh_ns: int, points_ns: int) -> tuple[PlainMesh, LandmarkSet]:
+    return read_template(path)
 
 
 def _number(path: Path) -> int | None:

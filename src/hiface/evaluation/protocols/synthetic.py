@@ -28,7 +28,7 @@ from hiface.evaluation.prediction_files import read_prediction, write_prediction
 from hiface.evaluation.protocols.base import Item, PlainState, overlap, the_face
 from hiface.evaluation.reexpression import wrinkled_texels
 from hiface.evaluation.regions import region_errors
-from hiface.evaluation.synthetic_set import About, Truth, picture_path, read_about, read_truth
+from hiface.evaluation.synthetic_set import About, Truth, picture_path, read_about, read_truth, truth_path
 from hiface.morphable import MorphableModel, load_model
 
 KINDS = ("true", *ESTIMATORS, "now")
@@ -83,6 +83,10 @@ class SyntheticBenchmark(PlainState):
         path = folder / f"{item.name}.safetensors"
         return [path] if path.is_file() else []
 
+    def truth(self, item: Item) -> list[Path | str]:
+        """What is known of the portrait."""
+        return [truth_path(self.data, item.name)]
+
     def score(self, item: Item, folder: Path) -> dict[str, Any]:
         """Millimetres by estimator and region, landmark errors over the eye distance, wrinkles in um."""
         face, other = read_prediction(folder / f"{item.name}.safetensors")
@@ -123,7 +127,7 @@ class SyntheticBenchmark(PlainState):
             "global": "closest point, 7 points",
             "now": "NoW, at rest",
         }
-        rows = [["detail" if self.detail_only else "mm", "all", *REGIONS]]
+        rows = [["detail", "all"] if self.detail_only else ["mm", "all", *REGIONS]]
         for kind, label in names.items():
             if kind in summary:
                 row = [f"{summary[kind][r]:.3f}" if r in summary[kind] else "" for r in ("all", *REGIONS)]
