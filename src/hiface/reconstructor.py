@@ -37,7 +37,6 @@ from hiface.morphable import MorphableModel, load_model
 from hiface.networks.detect import Detection, FaceDetector
 from hiface.networks.hiface_params import check_model
 from hiface.networks.read_hiface import HifaceReader
-from hiface.networks.runtime import TorchRunner
 from hiface.networks.sd_detail import SdDetail
 from hiface.networks.weights import load_hiface, weights_notes
 from hiface.render.pyramid import resize
@@ -118,8 +117,7 @@ class Reconstructor:
             check_model(network.config, self.model, load_detail_basis(self.model.name))
             self.detail = SdDetail.of(network, self.model.name)
             notes = weights_notes(weights or asset_path("weights/hiface.safetensors"))
-            runner = TorchRunner(copy.deepcopy(network), str(self.device), notes)
-            self.network = HifaceReader(runner, self.model)
+            self.network = HifaceReader.of(copy.deepcopy(network), self.model, str(self.device), notes)
 
     def reconstruct(self, image: str | Path | np.ndarray | Photo) -> list[FaceResult]:
         """Reconstructs every face of a photo.
@@ -153,7 +151,7 @@ class Reconstructor:
         return [self._aligned_if_possible(face) for face in faces] if self.align else faces
 
     def coefficients(
-        self, image_srgb: np.ndarray, detections: list[Detection], focal_px: float
+        self, image_srgb: np.ndarray, detections: list[Detection], focal_px: float, with_detail: bool = True
     ) -> FaceParams:
         """What the network reads of detected faces, without anything that is fitted.
 
@@ -161,6 +159,7 @@ class Reconstructor:
             image_srgb: [H, W, 3] uint8, upright.
             detections: N faces in it, at least one.
             focal_px: Focal length, pixels.
+            with_detail: Whether static codes are read, a third of the work; else they are 0.
 
         Returns:
             FaceParams with a leading dimension of N, on the CPU.
@@ -171,7 +170,7 @@ class Reconstructor:
         if self.network is None:
             raise ValueError("only a Reconstructor of the method 'hiface' has a network")
         with torch.no_grad():
-            batch = self.network.read(image_srgb, detections, focal_px)
+            batch = self.network.read(image_srgb, detections, focal_px, with_detail)
             return batch.replace(pose=pose_from_expression(self.model, batch.expression, batch.pose))
 
     def read(self, photo: Photo, detections: list[Detection], detect_s: float = 0.0) -> list[FaceResult]:

@@ -237,13 +237,16 @@ class Hiface(nn.Module):
         places = (points - self.layout).flatten(1) @ self.whiten
         return torch.cat([places, 0.5 * (log_sigma + 4.0)], dim=1)
 
-    def forward(self, crops_srgb: Tensor, points: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, crops_srgb: Tensor, points: Tensor | None = None, with_detail: bool = True
+    ) -> tuple[Tensor, ...]:
         """The fields of `HifaceOutput`, in order.
 
         Args:
             crops_srgb: [B, 3, S, S] sRGB 0..1.
             points: [B, P, 3] landmarks in crop coordinates and the logarithm of their standard deviation
                 (`LandmarkOutput`), for networks that want them.
+            with_detail: Whether detail is read, which is a third of the work; else its codes are 0.
 
         Raises:
             ShapeError: The network wants landmarks and there are none, or of another number.
@@ -260,6 +263,10 @@ class Hiface(nn.Module):
             albedo, light = albedo + look[:, : c.n_albedo], light + look[:, c.n_albedo :]
         expression = torch.sigmoid(logits)
         rotation6d, place = out["pose"][:, :6], out["pose"][:, 6:]
+        if not with_detail:
+            static = torch.zeros_like(static)
+            dynamic = static.new_zeros(len(static), c.n_compressed + c.n_stretched)
+            return identity, expression, rotation6d, place, albedo, light, static, dynamic, seen.corrected
         if self.relief is not None:
             read = self.relief(crops_srgb, seen.corrected, rotation6d, light)
             static = static + F.pad(read, (0, c.n_static - c.relief_codes))
@@ -304,6 +311,22 @@ class Hiface(nn.Module):
             if self.points is not None:
                 self.shape_of_points.weight[: len(head.bias)] = both.weight[:, n:]
                 self.shape_of_points.bias[: len(head.bias)] = 0.0
+
+
+class WithoutDetail(nn.Module):
+    """The network without what detail alone needs, for frames of videos.
+
+    Args:
+        network: Whose weights are used.
+    """
+
+    def __init__(self, network: Hiface) -> None:
+        super().__init__()
+        self.network, self.config = network, network.config
+
+    def forward(self, crops_srgb: Tensor, points: Tensor | None = None) -> tuple[Tensor, ...]:
+        """`Hiface.forward` with detail codes of 0."""
+        return self.network(crops_srgb, points, with_detail=False)
 
 
 def colours_at(crops_srgb: Tensor, points: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from hiface.data.crop_arrays import eye_rolls, frames_of_points, read_crops
 from hiface.data.crops import CropFrame
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
-from hiface.networks.hiface import HifaceOutput
+from hiface.networks.hiface import Hiface, HifaceOutput, WithoutDetail
 from hiface.networks.hiface_params import output_to_params
-from hiface.networks.runtime import Runner
+from hiface.networks.runtime import Runner, TorchRunner
 from hiface.types import FaceParams
 
 _LEAST_SIGMA = 1e-4
@@ -26,31 +27,50 @@ class HifaceReader:
     Args:
         runner: The network, ready to run.
         model: Face model of the coefficients, on the CPU.
+        without_detail: The network without detail codes, for faces of which motion alone is asked; the same
+            network if None.
 
     Attributes:
         identity_sigma: [K] how far its identity coefficients are from the truth of people it never saw,
             standard deviations of the model; 1 where its weights do not say.
     """
 
-    def __init__(self, runner: Runner, model: MorphableModel) -> None:
+    def __init__(self, runner: Runner, model: MorphableModel, without_detail: Runner | None = None) -> None:
         self._runner, self._model = runner, model
+        self._without_detail = without_detail or runner
         sizes = json.loads(runner.metadata["config"])
         self.crop_px, self.crop_scale = int(sizes["crop_px"]), float(sizes["crop_scale"])
         self._with_points = int(sizes["n_points"]) > 0
         said = runner.metadata.get("identity_sigma")
         self.identity_sigma = torch.tensor(json.loads(said)) if said else torch.ones(int(sizes["n_identity"]))
 
+    @staticmethod
+    def of(network: Hiface, model: MorphableModel, device: str, notes: Mapping[str, str]) -> HifaceReader:
+        """A reader that runs a network in torch.
+
+        Args:
+            network: Is moved to the device.
+            model: Face model of the coefficients, on the CPU.
+            device: Torch device.
+            notes: Stored with the weights (`weights_notes`).
+        """
+        whole = TorchRunner(network, device, notes)
+        return HifaceReader(whole, model, TorchRunner(WithoutDetail(network), device, notes))
+
     def frames(self, points68_px: np.ndarray) -> np.ndarray:
         """Crops [N, 4] of faces with 68 points [N, 68, 2] pixels."""
         return frames_of_points(points68_px, self.crop_scale, eye_rolls(points68_px))
 
-    def read(self, image_srgb: np.ndarray, faces: list[Detection], focal_px: float) -> FaceParams:
+    def read(
+        self, image_srgb: np.ndarray, faces: list[Detection], focal_px: float, with_detail: bool = True
+    ) -> FaceParams:
         """Coefficients of faces in one forward pass.
 
         Args:
             image_srgb: [H, W, 3] uint8, upright.
             faces: N detected faces of the photo, at least one.
             focal_px: Focal length of the photo, pixels.
+            with_detail: Whether detail is read; else its codes are 0.
 
         Returns:
             FaceParams with a leading dimension of N, on the CPU.
@@ -61,7 +81,8 @@ class HifaceReader:
         frame = CropFrame.unpacked(torch.from_numpy(frames))
         if self._with_points:
             inputs.append(self._points(faces, frame))
-        out = HifaceOutput(*(torch.from_numpy(part) for part in self._runner(*inputs)))
+        runner = self._runner if with_detail else self._without_detail
+        out = HifaceOutput(*(torch.from_numpy(part) for part in runner(*inputs)))
         K = torch.tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
         return output_to_params(self._model, out, frame, K.expand(len(faces), 3, 3), width, height)
 

@@ -28,6 +28,7 @@ from hiface.tracking.sightings import FaceWatcher, Sighting, WatchConfig
 from hiface.types import FaceParams
 
 _LEARNT_AT = (1, 4, 12, 30, 75)  # sightings after which a person's shape is taken anew
+_DETAIL_FRAMES = 12  # of a person from which static codes are learnt
 _FORGOTTEN_S = 0.5  # without a face, after which the filters begin anew
 
 
@@ -91,7 +92,7 @@ class LiveTracker:
         self._acquaintances = Acquaintances(sigma)
         self._paths = FacePaths(reconstructor.model)
         self._people: dict[int, _LivePerson] = {}
-        self._frame, self._focal = 0, 0.0
+        self._frame, self._focal, self._with_detail = 0, 0.0, True
 
     def warm_up(self, width: int, height: int) -> None:
         """Does once what is slow the first time, so that the first frames are not late.
@@ -138,7 +139,7 @@ class LiveTracker:
             if person is None:
                 person = _LivePerson(self._reconstructor, self._paths, self._config)
                 self._people[number] = person
-            face = person.step(number, sighting, self._focal)
+            face = person.step(number, sighting, self._focal, self._with_detail)
             if face is not None:
                 found.append(face)
         return sorted(found, key=lambda face: face.person)
@@ -168,7 +169,10 @@ class LiveTracker:
             return maps.displacement, detailed_normals(model, vertices, maps.displacement)
 
     def _read(self, image_srgb: np.ndarray, detections: list[Detection]) -> FaceParams:
-        return self._reconstructor.coefficients(image_srgb, detections, self._focal)
+        """Reads detail as long as somebody's is not known well, which may be a newcomer's."""
+        known = [p for p in self._people.values() if p.count >= _DETAIL_FRAMES]
+        self._with_detail = len(known) < len(detections)
+        return self._reconstructor.coefficients(image_srgb, detections, self._focal, self._with_detail)
 
 
 class _LivePerson:
@@ -179,13 +183,14 @@ class _LivePerson:
         pairs = (config.expression, config.gaze, config.turn, config.place)
         self._filters = [OneEuro(*pair) for pair in pairs]
         self._means: dict[str, Tensor] = {}
-        self._weight, self._count, self._last_s = 0.0, 0, -np.inf
+        self._weights: dict[str, float] = {}
+        self.count, self._last_s = 0, -np.inf
         self._follower: PersonFollower | None = None
         self._R: Tensor | None = None
 
-    def step(self, number: int, sighting: Sighting, focal_px: float) -> LiveFace | None:
-        """The face of a frame; None where it cannot be fitted."""
-        self._learn(sighting)
+    def step(self, number: int, sighting: Sighting, focal_px: float, with_detail: bool) -> LiveFace | None:
+        """The face of a frame, in which detail was read or not; None where it cannot be fitted."""
+        self._learn(sighting, with_detail)
         assert self._follower is not None
         read, detection = sighting.read, sighting.detection
         width, height = read.camera.width, read.camera.height
@@ -202,17 +207,16 @@ class _LivePerson:
         weights = morph_weights(self._model, params.expression, params.pose)
         return LiveFace(number, params, weights, detection)
 
-    def _learn(self, sighting: Sighting) -> None:
+    def _learn(self, sighting: Sighting, with_detail: bool) -> None:
         """Means of who it is; the shape is taken anew now and then, ever more seldom."""
         read, weight = sighting.read, sighting.detection.score
-        self._weight += weight
-        for name in ("identity", "albedo", "static"):
+        for name in ("identity", "albedo", "static") if with_detail else ("identity", "albedo"):
             value = getattr(read, name)
-            if value is not None:
-                mean = self._means.get(name, value)
-                self._means[name] = mean + (weight / self._weight) * (value - mean)
-        self._count += 1
-        if self._follower is None or self._count in _LEARNT_AT:
+            self._weights[name] = self._weights.get(name, 0.0) + weight
+            mean = self._means.get(name, value)
+            self._means[name] = mean + (weight / self._weights[name]) * (value - mean)
+        self.count += 1
+        if self._follower is None or self.count in _LEARNT_AT:
             self._follower = PersonFollower(self._model, read.replace(**self._means), EXPRESSION_SIGMA)
 
     def _steadied(self, fitted: FaceParams, time_s: float) -> FaceParams:

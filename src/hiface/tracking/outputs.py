@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from hiface.export.tracked_frame import ShownFace, frame_panels
 from hiface.export.video import VideoWriter
 from hiface.saving import SaveOptions, save_animation, save_person
 from hiface.tracking.result import PersonTrack, VideoTrack, held_frames
+from hiface.types import Camera
 
 _PANEL_PX = 480
 _DETAIL_EVERY_PX = 64  # faces smaller than this show no relief
+_UPRIGHT = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))  # camera axes to those of object space, and back
 
 
 def as_track(found: VideoTrack) -> Track:
@@ -55,7 +58,8 @@ def write_person_track(person: PersonTrack, track: VideoTrack, folder: Path, opt
     write_live_link_csv(folder / "blendshapes.csv", motion)
     write_motion_json(folder / "blendshapes.json", motion, person.face.model.data.expression_names)
     neutral = person.face.neutral()
-    save_animation(neutral, folder / "face.glb", motion_clip(person, track), options)
+    placed = neutral.with_params(neutral.params.replace(camera=clip_camera(person)))
+    save_animation(placed, folder / "face.glb", motion_clip(person, track), options)
 
 
 def motion_clip(person: PersonTrack, track: VideoTrack) -> Clip:
@@ -65,11 +69,17 @@ def motion_clip(person: PersonTrack, track: VideoTrack) -> Clip:
     """
     last = held_frames(person.there)
     T = person.T_cam_object[last].double()
-    upright = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
-    T_head = upright @ T
+    T_head = _UPRIGHT.double() @ T
     T_head[:, :3, 3] -= T_head[0, :3, 3].clone()
     times = np.array(track.times_s, dtype=np.float64)
     return Clip("video", times, person.blendshapes[last].numpy(), T_head=T_head.numpy())
+
+
+def clip_camera(person: PersonTrack) -> Camera:
+    """The camera that sees the moving head of `motion_clip` in every frame where the video shows it."""
+    T = _UPRIGHT.to(person.T_cam_object).clone()
+    T[:3, 3] = person.T_cam_object[held_frames(person.there)[0], :3, 3]
+    return replace(person.camera, T_cam_object=T)
 
 
 def write_video_track(

@@ -50,6 +50,8 @@ class WatchConfig:
 
     Attributes:
         search_every_s: Seconds between searches of the whole picture while all faces are followed.
+        search_lost_s: The same after a face was lost, so that one that was hidden is soon back.
+        lost_for_s: How long after.
         idle_fine_every: While nobody is seen, every how many frames the fine view is searched too.
         fine_side_px: Longer side of the fine view: in videos, faces smaller than a fiftieth of the picture
             have no expression that could be read.
@@ -62,6 +64,8 @@ class WatchConfig:
     """
 
     search_every_s: float = 0.5
+    search_lost_s: float = 0.1
+    lost_for_s: float = 2.0
     idle_fine_every: int = 5
     fine_side_px: int = 1024
     newcomer_iou: float = 0.3
@@ -105,6 +109,7 @@ class FaceWatcher:
     _followed: list[_Followed] = field(default_factory=list)
     _next: int = 0
     _searched_s: float = -np.inf
+    _lost_s: float = -np.inf
     _idle: int = 0
 
     def __post_init__(self) -> None:
@@ -129,7 +134,10 @@ class FaceWatcher:
             self.cuts.append(frame)
             self._followed, self._searched_s = [], -np.inf
         found, lost = self._look_again(image_srgb, focal_px)
-        if lost or not self._followed or time_s - self._searched_s >= self.config.search_every_s:
+        self._lost_s = time_s if lost else self._lost_s
+        soon = time_s - self._lost_s <= self.config.lost_for_s
+        wait_s = self.config.search_lost_s if soon else self.config.search_every_s
+        if lost or not self._followed or time_s - self._searched_s >= wait_s - 1e-9:
             found += self._newcomers(image_srgb, focal_px, [d for _, d in found])
             self._searched_s = time_s
         self._idle = 0 if found else self._idle + 1

@@ -13,7 +13,7 @@ import numpy as np
 from hiface.data.video import VideoFrame, VideoSource
 from hiface.tracking.live import LiveFace, LiveTracker
 
-_LATE = 1.5  # frames behind from which recorded frames are passed over
+_LATE = 1.0  # frames behind from which recorded frames are passed over, as a newer one is there
 _KEPT = 2000  # latencies that are remembered
 
 
