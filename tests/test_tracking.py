@@ -386,3 +386,29 @@ def test_the_command(clip, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--seconds", "3"])
     assert ended.value.code == 1 and "cameras" in capsys.readouterr().err
+
+
+def test_the_live_command_sends_and_keeps_a_motion(clip, tmp_path, capsys):
+    import socket
+
+    from hiface.animation.live_link import decode_packet
+    from hiface.animation.motion_json import read_motion_json
+    from hiface.cli.main import main
+
+    out = tmp_path / "motion.json"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.settimeout(5)
+        to = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(SystemExit) as ended:
+            main(["live", str(clip[0]), "--fps", "5", "--to", to, "--name", "anna", "-o", str(out)])
+        assert ended.value.code == 0
+        packets = [decode_packet(listener.recv(4096)) for _ in range(10)]
+    assert {packet.subject for packet in packets} == {"anna"}
+    assert all(packet.channels is not None and len(packet.channels) == 61 for packet in packets)
+    motion = read_motion_json(out)
+    assert len(motion) > 10 and "packets" in capsys.readouterr().err
+    for wrong in (["-o", "motion.txt"], ["--seconds", "0"], ["--to", ":x"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["live", str(clip[0]), *wrong])
+        assert ended.value.code == 1

@@ -12,6 +12,7 @@ from hiface.atomic import atomic_write_bytes
 from hiface.detail.sd_detail import Parts
 from hiface.errors import OutputError
 from hiface.export.clips import Clip, expression_clip
+from hiface.export.deca_layout import DecaFace, write_deca_layout
 from hiface.export.detail_maps import displacement_png, tangent_normal_map
 from hiface.export.glb import write_glb
 from hiface.export.glb_mesh import GlbDetail
@@ -96,6 +97,25 @@ def save_person(
             _save_dense(face, folder / "dense.obj", options)
         else:
             save_face(face, folder / f"face.{name}", options)
+
+
+def save_deca(face: FaceResult, out: Path, name: str, options: SaveOptions = _DEFAULT) -> None:
+    """Writes OUT/<name>/ and OUT/<name>_vis.jpg with DECA's file names (`hiface.export.deca_layout`).
+
+    Args:
+        face: The face.
+        out: Existing folder.
+        name: Stem of all files.
+        options: Units of .obj files and side of the texture.
+
+    Raises:
+        OutputError: The folder cannot be written.
+        MissingExtraError: SciPy is not installed.
+    """
+    seen, texture = face.with_params(face.fitted), face.texture(options.texture_size)
+    image, relief = face.photo.image_srgb, seen.displacement()
+    found = DecaFace(face.model, face.fitted, image, texture, relief, options.units, _info(face))
+    write_deca_layout(found, out, name)
 
 
 def _info(face: FaceResult) -> ExportInfo:

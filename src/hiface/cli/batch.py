@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tempfile
@@ -16,10 +17,12 @@ from hiface.cli.folders import prepare_folder, unique_names
 from hiface.data import Photo, PhotoStore, StoredPhoto
 from hiface.errors import HifaceError, OutputError
 from hiface.reconstructor import Reconstructor
-from hiface.saving import SaveOptions, save_person
+from hiface.saving import SaveOptions, save_deca, save_person
 
 DONE_FILE = "photo.json"
 PERSON_FILE = "person.json"
+DECA = "deca"
+"""The one format of a batch that is written in DECA's layout."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,11 @@ class BatchOptions:
 
     Attributes:
         out: Output folder.
-        formats: Subset of glb, obj, dense, ply, json, maps, overview.
+        formats: Subset of glb, obj, dense, ply, json, maps, overview; or `DECA` alone.
         save: How faces are written.
         made_with: Options that results depend on, in JSON's types; kept beside results.
         resume: Skip photos that are done with the same `made_with`.
+        taken: Folders of all photos, in small letters, for `DECA`; `run_batch` and `run_person` fill it in.
     """
 
     out: Path
@@ -39,6 +43,7 @@ class BatchOptions:
     save: SaveOptions = field(default_factory=SaveOptions)
     made_with: dict[str, object] = field(default_factory=dict)
     resume: bool = False
+    taken: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,10 @@ def run_batch(
     """
     prepare_folder(options.out)
     rows: list[Row] = []
+    names = unique_names(files)
+    options = replace(options, taken=frozenset(name.casefold() for name in names))
     try:
-        for path, name in zip(files, unique_names(files), strict=True):
+        for path, name in zip(files, names, strict=True):
             rows.append(_run_one(reconstructor, path, options.out / name, options))
             advance(path.name)
     finally:
@@ -107,7 +114,9 @@ def run_person(
         OutputError: The output folder cannot be made or written.
     """
     prepare_folder(options.out)
-    folders = dict(zip(files, (options.out / name for name in unique_names(files)), strict=True))
+    names = unique_names(files)
+    options = replace(options, taken=frozenset(name.casefold() for name in names))
+    folders = dict(zip(files, (options.out / name for name in names), strict=True))
     rows = _person_before(folders, options) if options.resume else {}
     try:
         for path, row in _person_rows(reconstructor, folders, options) if not rows else ():
@@ -205,7 +214,27 @@ def _done_before(path: Path, folder: Path, options: BatchOptions) -> Row | None:
     old = _read_done(folder / DONE_FILE, options)
     if old is None or old["photo"] != str(path):
         return None
+    names = face_names(folder, old["faces"], options.taken) if DECA in options.formats else ()
+    if not all((folder.parent / name).is_dir() for name in names):
+        return None
     return Row(str(path), old["status"], old["faces"], 0.0, f"{folder} (done before)")
+
+
+def face_names(folder: Path, count: int, taken: frozenset[str]) -> list[str]:
+    """Folders of the faces of a photo in DECA's layout: anna, anna_2, anna_3, past those of other photos."""
+    names = (f"{folder.name}_{n}" for n in itertools.count(2))
+    free = (n for n in names if n.casefold() not in taken and not (folder.parent / n / DONE_FILE).exists())
+    return [folder.name, *itertools.islice(free, count - 1)]
+
+
+def _remove_surplus(folder: Path, count: int, options: BatchOptions) -> None:
+    """Faces beyond `count` that an earlier run in DECA's layout has left."""
+    path = folder / DONE_FILE
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if DECA in old.get("made_with", {}).get("formats", ()):
+        for name in face_names(folder, old["faces"], options.taken)[count:]:
+            shutil.rmtree(folder.parent / name, ignore_errors=True)
+            (folder.parent / f"{name}_vis.jpg").unlink(missing_ok=True)
 
 
 def _write_photo(faces: list, folder: Path, options: BatchOptions) -> None:
@@ -213,13 +242,23 @@ def _write_photo(faces: list, folder: Path, options: BatchOptions) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         partial.chmod(0o755)
-        for i, face in enumerate(faces, start=1):
-            person = partial / f"person{i}"
-            person.mkdir()
-            save_person(face, person, options.formats, options.save)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        if DECA in options.formats:
+            names = face_names(folder, len(faces), options.taken)
+            for face, name in zip(faces, names, strict=True):
+                save_deca(face, partial, name, options.save)
+            whole = [partial / part for name in reversed(names) for part in (f"{name}_vis.jpg", name)]
+            _remove_surplus(folder, len(faces), options)
+        else:
+            for i, face in enumerate(faces, start=1):
+                person = partial / f"person{i}"
+                person.mkdir()
+                save_person(face, person, options.formats, options.save)
+            whole = [partial]
+        for part in whole:
+            place = folder if part == partial else folder.parent / part.name
+            if place.is_dir():
+                shutil.rmtree(place)
+            part.replace(place)
     except OSError as error:
         raise OutputError(
             f"cannot write {folder} ({error.strerror}); choose another folder with -o"

@@ -47,17 +47,33 @@ class MethodOptions:
     albedo_blend: float = 0.65
 
 
+@dataclass(frozen=True)
+class FileOptions:
+    """Which files are written.
+
+    Attributes:
+        format: Comma-separated list of glb, obj, dense, ply, json, maps, overview.
+        layout: hiface: a folder per person. deca: DECA's file names, for scripts that look for those.
+        units: Unit of obj and ply files; glb and json are always in metres.
+        texture_size: Side of the texture in pixels.
+    """
+
+    format: Annotated[str, tyro.conf.arg(metavar="LIST")] = "glb,obj,json,overview"
+    layout: Literal["hiface", "deca"] = "hiface"
+    units: Literal["m", "cm", "mm"] = "m"
+    texture_size: Literal["256", "512", "1024", "2048"] = "1024"
+
+
 _DEFAULT = MethodOptions()
+_DEFAULT_FILES = FileOptions()
 
 
 def reconstruct(
     photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO ...")],
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("hiface_out"),
-    format: Annotated[str, tyro.conf.arg(metavar="LIST")] = "glb,obj,json,overview",
-    units: Literal["m", "cm", "mm"] = "m",
+    files: tyro.conf.OmitArgPrefixes[FileOptions] = _DEFAULT_FILES,
     device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE")] = None,
     method: tyro.conf.OmitArgPrefixes[MethodOptions] = _DEFAULT,
-    texture_size: Literal["256", "512", "1024", "2048"] = "1024",
     resume: bool = False,
 ) -> int:
     """Reconstructs every face of every photo.
@@ -68,11 +84,9 @@ def reconstruct(
     Args:
         photos: Picture files, folders of pictures, or quoted patterns such as "photos/*.jpg".
         out: Output folder.
-        format: Comma-separated list of glb, obj, dense, ply, json, maps, overview.
-        units: Unit of obj and ply files; glb and json are always in metres.
+        files: Which files are written.
         device: Device of the HiFace network, such as cpu or cuda. Chosen by itself when left out.
         method: How faces are reconstructed.
-        texture_size: Side of the texture in pixels.
         resume: Skip photos that an earlier run with the same options has finished in the same folder.
 
     Returns:
@@ -81,21 +95,21 @@ def reconstruct(
     from hiface.cli.batch import BatchOptions, run_batch, run_person
     from hiface.saving import SaveOptions
 
-    save = SaveOptions(units, int(texture_size), method.wrinkles)
-    formats = parse_formats(format)
+    save = SaveOptions(files.units, int(files.texture_size), method.wrinkles)
+    formats = _formats(files, method)
     made_with = json.loads(json.dumps({**asdict(method), **asdict(save), "formats": formats}, default=str))
     options = BatchOptions(out, formats, save, made_with, resume)
-    files = expand_photos(photos)
-    console = Console(stderr=True)
+    paths = expand_photos(photos)
+    console = Console(stderr=True, emoji=False)
     reconstructor = _load(console, method, device)
     with progress_bar(console) as progress:
-        task = progress.add_task("reconstructing", total=len(files))
+        task = progress.add_task("reconstructing", total=len(paths))
 
         def advance(name: str) -> None:
             progress.update(task, advance=1, description=name[-40:])
 
         run = run_person if method.same_person else run_batch
-        rows = run(reconstructor, files, options, advance)
+        rows = run(reconstructor, paths, options, advance)
     _print_summary(rows, out)
     return 0 if rows and all(row.status == "ok" for row in rows) else 1
 
@@ -133,6 +147,25 @@ def _load(console: Console, method: MethodOptions, device: str | None):
         )
     console.print(f"device: {reconstructor.device} ({reason})", highlight=False)
     return reconstructor
+
+
+def _formats(files: FileOptions, method: MethodOptions) -> tuple[str, ...]:
+    """What is written of each face; of DECA's layout, that alone.
+
+    Raises:
+        OptionError: Options that the layout has no use for.
+        MissingExtraError: The layout needs SciPy.
+    """
+    from hiface.cli.batch import DECA
+
+    if files.layout != "deca":
+        return parse_formats(files.format)
+    if files.format != _DEFAULT_FILES.format or method.wrinkles:
+        raise OptionError("--layout deca has files of its own; leave --format and --wrinkles out")
+    from hiface.export.deca_layout import check_deca_extra
+
+    check_deca_extra()
+    return (DECA,)
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -183,4 +216,4 @@ def _print_summary(rows: list, out: Path) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(row.photo, row.status, str(row.faces), f"{row.seconds:.1f}", row.detail)
-    Console().print(table, markup=False)
+    Console(emoji=False).print(table, markup=False)

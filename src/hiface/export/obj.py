@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hiface import __version__
 from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import ShapeError
 from hiface.export.dense import DenseMesh
-from hiface.export.parts import Material, material_of_parts, quad_corners
+from hiface.export.parts import SKIN, Material, material_of_parts, quad_corners
 from hiface.export.pictures import png_bytes
 from hiface.export.units import ExportInfo, units_per_metre
 from hiface.geometry.normals import vertex_normals
@@ -28,10 +29,12 @@ def write_obj(
     *,
     units: str = "m",
     info: ExportInfo | None = None,
+    normal_map: Tensor | None = None,
 ) -> list[Path]:
     """Writes `face.obj`, `face.mtl` and, if there is a texture, `face.png` (named after `path`).
 
-    The mesh keeps the model's quads where it has them. OBJ counts v from the bottom, so v is flipped.
+    With a normal map there is a `face_normals.png` too. The mesh keeps the model's quads where it has them.
+    OBJ counts v from the bottom, so v is flipped.
 
     Args:
         path: The .obj file.
@@ -40,6 +43,7 @@ def write_obj(
         texture_srgb: [3, H, W] sRGB, 0..1, or None.
         units: "m", "cm" or "mm".
         info: Where the face came from, for the comment at the top.
+        normal_map: [3, S, S] tangent-space normals of the skin, (n + 1) / 2, or None.
 
     Returns:
         The files written; the .obj is the last, so it never names a file that is not there.
@@ -59,7 +63,8 @@ def write_obj(
     part = model.data.triangle_parts.cpu().numpy()[triangle]
     normals = vertex_normals(vertices, model.triangles)
     polygons = _Polygons(vertices, normals, model.uv, corners, uv_corners, part)
-    return _write(path, model, polygons, texture_srgb, units, info or ExportInfo())
+    pictures = {"": texture_srgb, "_normals": normal_map}
+    return _write(path, model, polygons, pictures, units, info or ExportInfo())
 
 
 def write_dense_obj(
@@ -77,7 +82,43 @@ def write_dense_obj(
     normals = vertex_normals(mesh.vertices, mesh.triangles)
     part = dense.triangle_parts.numpy()
     polygons = _Polygons(mesh.vertices, normals, mesh.uv, corners, uv_corners, part)
-    return _write(path, model, polygons, texture_srgb, units, info or ExportInfo())
+    return _write(path, model, polygons, {"": texture_srgb}, units, info or ExportInfo())
+
+
+def write_coloured_obj(
+    path: str | Path,
+    vertices: Tensor,
+    triangles: Tensor,
+    colours_srgb: np.ndarray,
+    *,
+    units: str = "m",
+    info: ExportInfo | None = None,
+) -> Path:
+    """Writes triangles with a colour behind each vertex, `v x y z r g b`, and no material.
+
+    Args:
+        path: The .obj file.
+        vertices: [V, 3] metres.
+        triangles: [T, 3] int64, counter-clockwise seen from outside.
+        colours_srgb: [V, 3] uint8 sRGB.
+        units: "m", "cm" or "mm".
+        info: Where the face came from, for the comment at the top.
+
+    Returns:
+        The path.
+
+    Raises:
+        ShapeError: There is not one colour for each vertex.
+        OutputError: The file cannot be written or the unit is unknown.
+    """
+    if vertices.shape != colours_srgb.shape:
+        raise ShapeError(f"colours must be {tuple(vertices.shape)}, got {colours_srgb.shape}")
+    rows = vertices.detach().cpu().double().numpy() * units_per_metre(units)
+    lines = [f"# hiface {__version__}; units {units}; scale from {(info or ExportInfo()).scale_source}"]
+    for (x, y, z), (r, g, b) in zip(rows.tolist(), (colours_srgb / 255.0).tolist(), strict=True):
+        lines.append(f"v {x:.7g} {y:.7g} {z:.7g} {r:.4f} {g:.4f} {b:.4f}")
+    lines += [f"f {a} {b} {c}" for a, b, c in (triangles + 1).tolist()]
+    return atomic_write_text(path, "\n".join(lines) + "\n")
 
 
 @dataclass(frozen=True)
@@ -105,18 +146,21 @@ def _write(
     path: str | Path,
     model: MorphableModel,
     polygons: _Polygons,
-    texture_srgb: Tensor | None,
+    pictures: Mapping[str, Tensor | None],
     units: str,
     info: ExportInfo,
 ) -> list[Path]:
+    """Writes the files; `pictures` are the texture, named "", and "_normals", as far as there are any."""
     path = Path(path)
     scale = units_per_metre(units)
     used = _used_materials(model)
-    written = []
-    if texture_srgb is not None:
-        written.append(atomic_write_bytes(path.with_suffix(".png"), png_bytes(texture_srgb)))
-    image = path.with_suffix(".png").name if texture_srgb is not None else None
-    written.append(atomic_write_text(path.with_suffix(".mtl"), _material_library(used, image)))
+    written, images = [], {}
+    for ending, picture in pictures.items():
+        if picture is not None:
+            images[ending] = f"{path.stem}{ending}.png"
+            written.append(atomic_write_bytes(path.with_name(images[ending]), png_bytes(picture)))
+    library = _material_library(used, images.get(""), images.get("_normals"))
+    written.append(atomic_write_text(path.with_suffix(".mtl"), library))
     lines = _header(model, path.with_suffix(".mtl").name, units, info)
     points = polygons.vertices.detach().cpu().double().numpy() * scale
     lines += [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in points.tolist()]
@@ -142,7 +186,8 @@ def _header(model: MorphableModel, library: str, units: str, info: ExportInfo) -
     return [*lines, f"mtllib {library}", "o head"]
 
 
-def _material_library(materials: list[Material], image: str | None) -> str:
+def _material_library(materials: list[Material], image: str | None, normals: str | None) -> str:
+    """Programs know normal maps by one of two keys; those that know both prefer `norm`."""
     lines = []
     for material in materials:
         colour = (1.0, 1.0, 1.0) if image else material.colour_linear
@@ -155,7 +200,10 @@ def _material_library(materials: list[Material], image: str | None) -> str:
             f"Ns {min(shine, 1000.0):.1f}",
             "illum 2",
         ]
-        lines += [f"map_Kd {image}", ""] if image else [""]
+        lines += [f"map_Kd {image}"] if image else []
+        if normals and material.name == SKIN:
+            lines += [f"norm {normals}", f"map_Bump -bm 1 {normals}"]
+        lines.append("")
     return "\n".join(lines)
 
 

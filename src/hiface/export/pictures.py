@@ -48,6 +48,11 @@ def pil_png(picture: Image.Image) -> bytes:
 
 def jpeg_bytes(image_srgb: Tensor) -> bytes:
     """[3, H, W] sRGB in 0..1 as the content of a JPEG file; raises ShapeError like `to_array`."""
+    return pil_jpeg(Image.fromarray(to_array(image_srgb)))
+
+
+def pil_jpeg(picture: Image.Image) -> bytes:
+    """A picture as the content of a JPEG file, colours at full resolution."""
     stream = io.BytesIO()
-    Image.fromarray(to_array(image_srgb)).save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    picture.save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return stream.getvalue()

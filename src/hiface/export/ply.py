@@ -17,6 +17,7 @@ from hiface.export.units import ExportInfo, units_per_metre
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.texture import sample_texture
+from hiface.types import FaceMesh
 
 _POSITION = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
 _COLOUR = [(name, "u1") for name in ("red", "green", "blue")]
@@ -33,10 +34,15 @@ def vertex_colours(model: MorphableModel, texture_srgb: Tensor) -> np.ndarray:
     Returns:
         [V, 3] uint8 sRGB.
     """
-    at_uv = sample_texture(texture_srgb.cpu().float(), model.uv.cpu().float())
-    vertex, uv = model.triangles.cpu().flatten(), model.uv_triangles.cpu().flatten()
-    total = torch.zeros(model.data.n_vertices, 3).index_add_(0, vertex, at_uv[uv])
-    count = torch.zeros(model.data.n_vertices).index_add_(0, vertex, torch.ones(len(vertex)))
+    return mesh_colours(model.mesh(model.template), texture_srgb)
+
+
+def mesh_colours(mesh: FaceMesh, texture_srgb: Tensor) -> np.ndarray:
+    """The same for a mesh, such as a refined head."""
+    at_uv = sample_texture(texture_srgb.cpu().float(), mesh.uv.cpu().float())
+    vertex, uv = mesh.triangles.cpu().flatten(), mesh.uv_triangles.cpu().flatten()
+    total = torch.zeros(len(mesh.vertices), 3).index_add_(0, vertex, at_uv[uv])
+    count = torch.zeros(len(mesh.vertices)).index_add_(0, vertex, torch.ones(len(vertex)))
     mean = total / count.clamp_min(1.0)[:, None]
     return to_uint8(mean).numpy()
 
