@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Size of the viewer page of a default result, time to open it, and time from a slider to the picture.
+"""The viewer page and the viewer's server: time to open a default result, and from a slider to the picture.
 
-Usage: python benchmarks/viewer.py (needs Chromium and the package playwright; no GPU: it draws in software)
+Usage: python benchmarks/viewer.py [--record] (needs Chromium, playwright and viser; no GPU: it draws in
+software)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,39 @@ LATENCY_MS = """async ([name, count]) => {
   }
   return times;
 }"""
+
+
+# the server's picture is a texture; readPixels waits until the frame that uploads it is drawn
+WATCH_PICTURES = """
+window.pictures = [];
+for (const name of ["texImage2D", "texSubImage2D"]) {
+  const plain = WebGL2RenderingContext.prototype[name];
+  WebGL2RenderingContext.prototype[name] = function (...args) {
+    plain.apply(this, args);
+    const source = args.at(-1);
+    if (!(source instanceof ImageBitmap || source instanceof HTMLImageElement)) return;
+    Promise.resolve().then(() => {
+      this.readPixels(0, 0, 1, 1, this.RGBA, this.UNSIGNED_BYTE, new Uint8Array(4));
+      window.pictures.push(performance.now());
+    });
+  };
+}"""
+SERVED_LATENCY_MS = """async ([name, count]) => {
+  const label = [...document.querySelectorAll("*")].find((e) => !e.children.length && e.textContent === name);
+  let row = label;
+  while (!row.querySelector("[role=slider]")) row = row.parentElement;
+  const thumb = row.querySelector("[role=slider]");
+  const times = [];
+  for (let i = 0; i < count; i++) {
+    await new Promise((done) => setTimeout(done, 1500)); // the whole picture is there
+    const seen = window.pictures.length, start = performance.now();
+    thumb.dispatchEvent(new KeyboardEvent("keydown", { key: i % 2 ? "Home" : "End", bubbles: true }));
+    while (window.pictures.length === seen) await new Promise((done) => setTimeout(done, 2));
+    times.push(window.pictures[seen] - start);
+  }
+  return times;
+}"""
+DRAFT_SHARE = 0.7
 
 
 def default_page(folder: Path) -> Path:
@@ -90,10 +125,60 @@ def measure(page_path: Path, repeats: int) -> dict[str, Any]:
     return {"browser": f"Chromium {version}, SwiftShader", "open_ms": summary(opened), "slider_ms": moved}
 
 
+def measure_server(folder: Path, repeats: int) -> dict[str, Any]:
+    """Opens the viewer's server in a browser on the same computer and moves a slider."""
+    from playwright.sync_api import sync_playwright
+
+    from hiface.app.server import ViewerServer
+    from hiface.app.viewer_faces import load_faces
+
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    start = time.perf_counter()
+    people = load_faces(find_results(folder))
+    loaded = time.perf_counter() - start
+    with ViewerServer(people, port=0) as viewer, sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=path, args=SOFTWARE)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.add_init_script(WATCH_PICTURES)
+        start = time.perf_counter()
+        page.goto(viewer.url)
+        page.wait_for_function("window.pictures.length > 0")
+        opened = time.perf_counter() - start
+        page.wait_for_timeout(2000)
+        moved = page.evaluate(SERVED_LATENCY_MS, ["jawOpen", repeats])
+        (client,) = viewer.stage.clients
+        view = viewer.stage.view_of(client)
+        draft = _drawing_ms(viewer, lambda: viewer.state.picture(viewer.stage.view_of(client, DRAFT_SHARE)))
+        whole = _drawing_ms(viewer, lambda: viewer.stage.whole_picture(client))
+        browser.close()
+    return {
+        "view_px": [view.width, view.height],
+        "load_ms": round(1e3 * loaded, 1),
+        "open_ms": round(1e3 * opened, 1),
+        "slider_ms": summary(moved),
+        "draw_draft_ms": summary(draft),
+        "draw_whole_ms": summary(whole),
+    }
+
+
+def _drawing_ms(viewer: Any, draw: Callable[[], Any]) -> list[float]:
+    """Drawing with a new expression every time, while the stage draws its draft of it too."""
+    times = []
+    for i in range(9):
+        time.sleep(1.0)  # until the stage rests
+        viewer.state.preset({"jawOpen": (1 + i) / 10})
+        start = time.perf_counter()
+        draw()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "viewer.json")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    record = Path(__file__).parent / "results" / "viewer.json"
+    parser.add_argument("--record", dest="out", action="store_const", const=record, help="what docs quote")
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -107,10 +192,12 @@ def main() -> None:
             "view_px": [870, 800],
             **sizes,
             **measure(page, options.repeats),
+            "server": measure_server(page.parent, options.repeats),
         }
     print(json.dumps(result, indent=1))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def test_the_command_writes_a_page_per_person(result, tmp_path, capsys, monkeypa
 
 
 def test_wrong_uses_of_the_command(result, tmp_path, capsys, monkeypatch):
-    assert run("view", result.folder, "--open") == 1 and "--html" in said(capsys)
+    assert run("view", result.folder, "--no-backdrop") == 1 and "--html" in said(capsys)
     assert run("view", tmp_path, "--html") == 1 and "hiface reconstruct" in said(capsys)
     monkeypatch.setattr("hiface.app.html.LARGE_PAGE_BYTES", 1000)
     assert run("view", result.folder, "--html", "-o", tmp_path / "a.html") == 0

@@ -16,26 +16,33 @@ if TYPE_CHECKING:
 
     from hiface.app.results import ResultFiles
 
+_HOST, _PORT = "127.0.0.1", 8080  # those of hiface.app.server, which is slow to import
+
 
 def view(
-    result: Annotated[Path, tyro.conf.Positional],
+    result: Annotated[Path | None, tyro.conf.Positional] = None,
     html: bool = False,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     photo: Path | None = None,
     backdrop: bool = True,
     open: bool = False,
+    host: str = _HOST,
+    port: int = _PORT,
 ) -> int:
-    """Shows what was reconstructed, with expression sliders.
+    """Shows what was reconstructed, with expression sliders, from a local web server that Ctrl-C ends.
 
     With --html, writes a page beside each face.glb, which opens by double click and needs no network.
 
     Args:
-        result: A .glb file, the folder of a person or of a photo, or the output folder of a command.
+        result: A .glb file, the folder of a person or of a photo, or the output folder of a command. Without
+            it the viewer is empty; photos can be dropped into it.
         html: Write one HTML file per person.
         out: Name of the HTML file, where there is one person; face.html beside face.glb when left out.
-        photo: The photo that the head was made from, where it is no longer at its place.
-        backdrop: Put the photo into the page, so that the head can be seen over it.
+        photo: The photo that the head was made from, where it is no longer at its place; with --html.
+        backdrop: Put the photo into the page, so that the head can be seen over it; with --html.
         open: Open the first page in the web browser.
+        host: Own address of the server; 0.0.0.0 lets other computers see the faces.
+        port: Port of the server; 0 takes a free one.
 
     Returns:
         Exit code.
@@ -44,19 +51,23 @@ def view(
 
     from hiface.app.results import find_results
 
-    if not html and (out is not None or photo is not None or open or not backdrop):
-        raise OptionError("--out, --photo, --no-backdrop and --open belong to --html; add it")
-    people = find_results(result)
+    console = Console(stderr=True, emoji=False)
     if not html:
-        return _serve(people)
+        if out is not None or photo is not None or not backdrop:
+            raise OptionError("--out, --photo and --no-backdrop belong to --html; add it")
+        return _serve([] if result is None else find_results(result), host, port, open, console)
+    if (host, port) != (_HOST, _PORT):
+        raise OptionError("--host and --port belong to the server; leave out --html")
+    if result is None:
+        raise OptionError("--html needs a result; name a .glb file or the output folder of a command")
+    people = find_results(result)
     if len(people) > 1 and (out is not None or photo is not None):
         raise OptionError(
             f"{result} has {len(people)} people; --out and --photo are for one, name its folder"
         )
-    console = Console(stderr=True, emoji=False)
     pages = [_write(person, out, photo, backdrop, console) for person in people]
-    if open and not webbrowser.open(pages[0].absolute().as_uri()):
-        console.print(f"no web browser was found; open {pages[0]} by hand", markup=False, highlight=False)
+    if open:
+        _open(pages[0].absolute().as_uri(), str(pages[0]), console)
     return 0
 
 
@@ -80,12 +91,18 @@ def _write(
     return page
 
 
-def _serve(people: list[ResultFiles]) -> int:
+def _serve(people: list[ResultFiles], host: str, port: int, open: bool, console: Console) -> int:
     """The interactive server."""
-    try:
-        from hiface.app.server import serve  # pyright: ignore[reportMissingImports]
-    except ModuleNotFoundError as error:
-        if error.name != "hiface.app.server":
-            raise
-        raise OptionError("this hiface has no interactive viewer; add --html to write pages") from error
-    return serve(people)
+    from hiface.app.server import serve
+
+    def say(url: str) -> None:
+        console.print(f"{url}  (Ctrl-C ends)", markup=False, highlight=False)
+        if open:
+            _open(url, url, console)
+
+    return serve(people, host, port, say)
+
+
+def _open(address: str, name: str, console: Console) -> None:
+    if not webbrowser.open(address):
+        console.print(f"no web browser was found; open {name} by hand", markup=False, highlight=False)
