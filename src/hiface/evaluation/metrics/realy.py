@@ -157,11 +157,15 @@ def keypoints_near(subject: Subject, region: str) -> list[int]:
         return []
     scan = subject.regions[region]
     places = subject.keypoints[chosen].double()
-    far = SurfaceTree(scan.vertices.double(), scan.triangles).closest(places).distances
+    vertices = scan.vertices.double()
+    far = torch.cdist(places, vertices).amin(dim=1)  # of vertices, which settles it for fine scans
+    if float(far.max()) * subject.mm_per_unit <= _REACH_MM:
+        return list(chosen)
+    far = SurfaceTree(vertices, scan.triangles).closest(places).distances
     is_near = far * subject.mm_per_unit <= _REACH_MM
     if bool(is_near.all()):
         return list(chosen)
-    if int(is_near.sum()) < _LEAST_KEYPOINTS or _growth(places[is_near], scan.vertices) > _MOST_GROWTH:
+    if int(is_near.sum()) < _LEAST_KEYPOINTS or _growth(places[is_near], vertices) > _MOST_GROWTH:
         return []
     return [k for k, near in zip(chosen, is_near.tolist(), strict=True) if near]
 
