@@ -149,6 +149,7 @@ export class Panel {
   /** Downloads what is seen. */
   async save(title) {
     const { canvas } = this.stage;
+    await this.stage.drawn(); // in full: a draft has fewer pixels
     const picture = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
     const pen = picture.getContext("2d");
     pen.fillStyle = getComputedStyle(canvas.parentElement).backgroundColor;
@@ -158,7 +159,6 @@ export class Panel {
       const { x, y, scale, width, height } = this.backdrop;
       pen.drawImage(this.backdrop.image, ratio * x, ratio * y, ratio * scale * width, ratio * scale * height);
     }
-    await this.stage.drawn();
     pen.globalAlpha = Number(canvas.style.opacity || 1);
     pen.drawImage(canvas, 0, 0);
     const blob = await new Promise((done) => picture.toBlob(done, "image/png"));
