@@ -21,7 +21,7 @@ from hiface.animation.live_link import (
     to_channels,
 )
 from hiface.animation.motion import Motion, fill_missing, motion_of
-from hiface.animation.motion_json import SCHEMA, read_motion_json
+from hiface.animation.motion_json import SCHEMA, read_motion_json, write_motion_json
 from hiface.animation.orders import (
     arkit_name,
     expression_order,
@@ -188,6 +188,18 @@ def write_live_link_csv(path: Path, motion: Motion, fps: float | None = None) ->
         [code, str(len(header) - 2), *map(_number, row)] for code, row in zip(codes, channels, strict=True)
     ]
     return atomic_write_text(path, _table([list(header), *rows], "\r\n"))
+
+
+def write_motion(path: Path, motion: Motion) -> Path:
+    """Writes a motion of ARKit's expressions: JSON where the suffix is .json, else Live Link Face's CSV.
+
+    Raises:
+        ShapeError: The expressions are not the 52 of ARKit.
+        FaceFileError: A number is not finite.
+        OutputError: The file cannot be written.
+    """
+    write = write_motion_json if path.suffix.lower() == ".json" else write_live_link_csv
+    return write(path, motion)
 
 
 def _timecodes(times: Sequence[float], fps: float) -> list[str]:

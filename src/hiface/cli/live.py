@@ -70,6 +70,7 @@ def live(
     from rich.console import Console
 
     from hiface.animation.calibration import read_calibration
+    from hiface.animation.motion_files import write_motion
     from hiface.data.video import open_video
     from hiface.reconstructor import Reconstructor
     from hiface.tracking.live import LiveTracker
@@ -110,7 +111,7 @@ def live(
         except KeyboardInterrupt:
             pass
     if out is not None:
-        _write(_motion(answers), out)
+        write_motion(out, _motion(answers))
     console.print(
         f"{len(latencies)} frames, {stream.passed_over} passed over, {outlet.sent} packets; late by "
         f"{latencies.percentile_ms(50):.0f} ms (median), {latencies.percentile_ms(95):.0f} ms (95 %)",
@@ -190,13 +191,3 @@ def _motion(answers: list[LiveAnswer]) -> Motion:
     T = torch.stack(poses)
     times = torch.tensor([answer.frame.time_s for answer in answers], dtype=torch.float32)
     return Motion(expression, T[:, :3, :3], times - times[0], T[:, :3, 3], status)
-
-
-def _write(motion: Motion, out: Path) -> None:
-    from hiface.animation.motion_files import write_live_link_csv
-    from hiface.animation.motion_json import write_motion_json
-
-    if out.suffix.lower() == ".json":
-        write_motion_json(out, motion)
-    else:
-        write_live_link_csv(out, motion)

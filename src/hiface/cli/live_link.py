@@ -81,6 +81,7 @@ def _listen(options: Listen) -> int:
     from rich.console import Console
 
     from hiface.animation.live_link_udp import LiveLinkReceiver
+    from hiface.animation.motion_files import write_motion
 
     if options.out.suffix.lower() not in (".csv", ".json"):
         raise OptionError(f"-o must end in .csv or .json, got {options.out.name}")
@@ -103,7 +104,7 @@ def _listen(options: Listen) -> int:
             raise LiveLinkError(
                 f"nothing came on port {receiver.port}; tell the sender this computer's address and that port"
             )
-    _write(_recorded(came), options.out)
+    write_motion(options.out, _recorded(came))
     counts = receiver.counts
     console.print(
         f"{len(came)} frames of {receiver.subject} in {options.out}; {counts.lost} lost, {counts.late} late "
@@ -152,16 +153,6 @@ def _times(came: Sequence[tuple[Packet, float]]) -> np.ndarray:
     arrived = np.array([arrived for _, arrived in came])
     least = 1e-5 * np.arange(len(came))  # two packets can be read at one tick of the clock
     return np.maximum.accumulate(arrived - arrived[0]) + least
-
-
-def _write(motion: Motion, out: Path) -> None:
-    from hiface.animation.motion_files import write_live_link_csv
-    from hiface.animation.motion_json import write_motion_json
-
-    if out.suffix.lower() == ".json":
-        write_motion_json(out, motion)
-    else:
-        write_live_link_csv(out, motion)
 
 
 def _send(options: Send) -> int:

@@ -38,6 +38,7 @@ from hiface.errors import (
     OptionError,
     OutputError,
 )
+from hiface.evaluation.json_objects import read_json_object
 from hiface.evaluation.method import Method
 from hiface.evaluation.protocols.base import Benchmark, Item, photo_of, settings_of
 
@@ -78,7 +79,7 @@ class RunFolder:
 
     def check(self) -> None:
         """Raises EvaluationDataError if the folder holds another run than `about`."""
-        before, about = _read_json(self.root / "run.json"), self.about
+        before, about = read_json_object(self.root / "run.json"), self.about
         if before is None or about is None or before == about:
             return
         other = ", ".join(
@@ -125,7 +126,7 @@ def predict(benchmark: Benchmark, method: Method, folder: RunFolder, advance: Ca
 
 
 def _predicted(benchmark: Benchmark, item: Item, folder: RunFolder) -> bool:
-    note = _read_json(folder.note(item))
+    note = read_json_object(folder.note(item))
     if note is None:
         return False
     if note["status"] == "ok":
@@ -181,7 +182,7 @@ def score(
 
 def _needs_score(benchmark: Benchmark, item: Item, folder: RunFolder) -> bool:
     files = benchmark.saved(item, folder.predictions)
-    old = _read_json(folder.scores(item))
+    old = read_json_object(folder.scores(item))
     if not files:
         return False
     return old is None or old.get("status") != "ok" or old.get("of") != _fingerprint(benchmark, item, files)
@@ -234,7 +235,7 @@ def _score_one(benchmark: Benchmark, item: Item, folder: RunFolder) -> None:
 
 
 def _row(benchmark: Benchmark, item: Item, folder: RunFolder) -> dict[str, Any]:
-    scored, note = _read_json(folder.scores(item)), _read_json(folder.note(item))
+    scored, note = read_json_object(folder.scores(item)), read_json_object(folder.note(item))
     row: dict[str, Any] = {"name": item.name}
     there = bool(benchmark.saved(item, folder.predictions)) and (note is None or note["status"] == "ok")
     if there and scored is not None:
@@ -337,11 +338,3 @@ def _hash_of(path: Path) -> str:
 def _hash_as_of(path: Path, size: int, time_ns: int) -> str:
     """Scans are asked for by many pictures: each is read once as long as it stays as it is."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

@@ -29,6 +29,7 @@ from torch import Tensor
 from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import EvaluationDataError, OptionError
 from hiface.evaluation.holdout import head_yaw, skin_luminance, space_length
+from hiface.evaluation.json_objects import read_json_object
 from hiface.evaluation.landmarks import landmark_groups
 from hiface.export.pictures import pil_png
 from hiface.morphable import MorphableModel, load_model
@@ -288,8 +289,5 @@ def _check_head(folder: Path, before: dict[str, Any], wanted: dict[str, int]) ->
 
 
 def _read_head(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) and "items" in content else None
+    content = read_json_object(path)
+    return content if content is not None and "items" in content else None

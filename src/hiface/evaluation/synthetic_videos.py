@@ -25,6 +25,7 @@ from torch import Tensor
 
 from hiface.atomic import atomic_write_bytes, atomic_write_text
 from hiface.errors import EvaluationDataError, OptionError
+from hiface.evaluation.json_objects import read_json_object
 from hiface.synthetic.datasets import HOLDOUT_SEED, SEED_STRIDE, open_model
 from hiface.synthetic.generator import GENERATOR_VERSION, PICTURES_PER_PERSON
 from hiface.synthetic.shots import sitter_of
@@ -119,7 +120,7 @@ def write_videos(
     for index, name in enumerate(names):
         made = {"videos": VIDEO_VERSION, "generator": GENERATOR_VERSION, "height_px": height}
         made |= {"wide": style.wide, "frames": frames, "effects": sorted(style.effects)}
-        before = _read_json(folder / f"{name}.json")
+        before = read_json_object(folder / f"{name}.json")
         if before is not None and before.get("made") != made:
             raise EvaluationDataError(f"{folder / name}.mp4 was made otherwise; choose another folder")
         if before is None:
@@ -207,7 +208,7 @@ def read_truth(folder: Path, name: str) -> VideoTruth:
         EvaluationDataError: A file is missing, damaged or of another version.
     """
     path = folder / f"{name}.json"
-    about = _read_json(path)
+    about = read_json_object(path)
     if about is None or about.get("format") != VIDEO_VERSION:
         raise EvaluationDataError(
             f"{path} is missing or of another version than {VIDEO_VERSION}; make it anew"
@@ -227,11 +228,3 @@ def read_truth(folder: Path, name: str) -> VideoTruth:
         raise EvaluationDataError(
             f"{path} and its tensors cannot be read ({error}); make them anew"
         ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

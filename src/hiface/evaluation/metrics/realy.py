@@ -10,7 +10,7 @@ after the first ("global").
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -180,7 +180,13 @@ def _growth(keypoints: Tensor, vertices: Tensor) -> float:
     return float((asked @ torch.linalg.pinv(known)).norm(dim=1).mean())
 
 
-def bent_error(tree: SurfaceTree, predicted_keypoints: Tensor, subject: Subject, region: str) -> Tensor:
+def bent_error(
+    tree: SurfaceTree,
+    predicted_keypoints: Tensor,
+    subject: Subject,
+    region: str,
+    pulling: Sequence[int] | None = None,
+) -> Tensor:
     """Steps 3 and 4, bICP: distances of scan vertices to their counterparts on the prediction.
 
     Unlike in the published evaluation, keypoints that are far off the region do not pull (`keypoints_near`).
@@ -190,13 +196,14 @@ def bent_error(tree: SurfaceTree, predicted_keypoints: Tensor, subject: Subject,
         predicted_keypoints: [85, 3] its keypoints.
         subject: Ground truth.
         region: One of REGIONS.
+        pulling: What `keypoints_near` says, where it was asked already.
 
     Returns:
         [N] distances in the scan's unit; N without vertices that are in the file twice or belong to no
         triangle.
     """
     scan = merged(subject.regions[region])
-    chosen = keypoints_near(subject, region)
+    chosen = keypoints_near(subject, region) if pulling is None else list(pulling)
     pull = None
     if chosen:
         true = subject.keypoints[chosen].double()
@@ -234,14 +241,14 @@ def realy_errors(predicted: PredictedMesh, subject: Subject) -> dict[str, dict[s
         scan = subject.regions[region].vertices.double()
         rigid = regional_alignment(tree, keypoints, subject, region)
         own_tree = SurfaceTree(rigid.apply(vertices), chosen)
+        pulling = keypoints_near(subject, region)
         values = {
-            "bent": bent_error(own_tree, rigid.apply(keypoints), subject, region),
+            "bent": bent_error(own_tree, rigid.apply(keypoints), subject, region, pulling),
             "rigid": own_tree.closest(scan).distances,
             "global": tree.closest(scan).distances,
         }
         errors[region] = {name: subject.mm_per_unit * float(value.mean()) for name, value in values.items()}
-        left_out = len(keypoint_groups()["bent_by"][region]) - len(keypoints_near(subject, region))
-        errors[region][LEFT_OUT] = left_out
+        errors[region][LEFT_OUT] = len(keypoint_groups()["bent_by"][region]) - len(pulling)
     return errors
 
 
