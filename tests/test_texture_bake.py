@@ -11,6 +11,7 @@ import torch
 
 from hiface.colour import linear_to_srgb, srgb_to_linear
 from hiface.errors import ShapeError
+from hiface.export.light_gain import light_gain
 from hiface.export.texture import bake_photo_texture, bake_texture, model_texture
 from hiface.morphable import MorphableModel
 from hiface.render import render
@@ -254,3 +255,12 @@ def test_only_the_head_of_a_large_photo_is_decoded():
     want = bake_photo_texture(model, params, small, size=64).image_srgb
     got = bake_photo_texture(model, moved, large, size=64).image_srgb
     torch.testing.assert_close(got, want, atol=4e-3, rtol=0)
+
+
+def test_light_is_made_as_strong_as_the_texture_needs(turned):
+    model, params, truth = turned[:3]
+    factors = torch.tensor([1.8, 1.2, 0.7])
+    photo = photo_of(model, params.replace(light=params.light * factors * 0.5), truth)
+    gain = light_gain(model, params, photo, linear_to_srgb(truth))
+    assert torch.allclose(gain, 0.5 * factors, rtol=0.05)
+    assert torch.equal(light_gain(model, params, torch.zeros_like(photo), truth), torch.ones(3))

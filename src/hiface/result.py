@@ -19,11 +19,13 @@ from hiface.data import Photo
 from hiface.detail.sd_detail import Parts, detailed_normals
 from hiface.export.delit import PhotoView
 from hiface.export.dense import DenseMesh, dense_mesh
+from hiface.export.light_gain import light_gain
 from hiface.export.relight import head_camera, head_picture, head_rotation, read_light, relit_photo
 from hiface.export.texture import ALBEDO_BLEND, TextureBake, bake_views, photo_view
 from hiface.fitting.confidence import VertexEvidence, vertex_evidence
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
+from hiface.networks.eye_colour import IrisColour, packaged_eye_colour, shared_colour
 from hiface.networks.sd_detail import SdDetail
 from hiface.render.pyramid import resize
 from hiface.render.texels import head_region
@@ -158,8 +160,28 @@ class FaceResult:
         key = size, self.albedo_blend
         if key not in self._textures:
             views = (face._view() for face in (self, *self.also))
-            self._textures[key] = bake_views(self.model, views, size=size, blend=self.albedo_blend)
+            self._textures[key] = bake_views(
+                self.model, views, size=size, blend=self.albedo_blend, iris_colour=self.iris_colour().colour
+            )
         return self._textures[key]
+
+    def light_on_texture(self, size: int = 1024) -> Tensor:
+        """[9, 3] the fitted light, as strong as it must be for the texture to look as the photo does.
+
+        Args:
+            size: Side of the texture, pixels.
+        """
+        region, camera = head_region(self.model, self.fitted, self.photo.image_srgb, _EVIDENCE_PX)
+        fitted = self.fitted.replace(camera=camera)
+        return self.params.light * light_gain(self.model, fitted, srgb_to_linear(region), self.texture(size))
+
+    def iris_colour(self) -> IrisColour:
+        """Albedo of the irises, from all photos of this person, and how sure that is."""
+        beliefs = []
+        for face in (self, *self.also):
+            points = face.with_params(face.fitted).landmarks()
+            beliefs.append(packaged_eye_colour().read(face.photo.image_srgb, points))
+        return shared_colour(beliefs)
 
     def _view(self) -> PhotoView:
         relief = self.with_params(self.fitted).displacement() if self.has_detail else None

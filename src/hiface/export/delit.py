@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hiface.detail.displacement import cavity_log
 from hiface.detail.sd_detail import detail_space, detailed_normals
+from hiface.export.folds import unfolded
 from hiface.geometry.normals import vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.pyramid import blur, push_pull, resize, smoothstep
@@ -29,6 +30,7 @@ from hiface.render.texels import (
     plain_skin,
 )
 from hiface.render.texture import sample_texture
+from hiface.render.uv_space import uv_space
 from hiface.render.visibility import reaching_light
 from hiface.types import FaceParams
 
@@ -37,6 +39,8 @@ SHADING_RANGE = (0.35, 2.5)
 TONE_LIMIT = 1.2
 HIGHLIGHT = 0.3
 """Logarithm above the model's tone at which a texel counts as a highlight and is compressed."""
+TOO_BRIGHT = (0.15, 0.5)
+"""Logarithms beyond `HIGHLIGHT` between which a texel ceases to be believed."""
 SKIN_DISTANCE = (2.0, 3.2)
 """Distances from the inner face's colour, in its spreads, between which a texel ceases to be skin."""
 CAST_LIMIT = 0.15
@@ -147,6 +151,8 @@ def _photo_layer(
             image_linear.new_zeros(3, surface.size, surface.size), torch.zeros_like(skin, dtype=torch.float)
         )
     weight = surface.to_map(photo_weights(surface, crop, verts_cam, model.triangles)[:, None])[0]
+    space = uv_space(model.uv, model.uv_triangles, model.triangles, model.data.n_vertices, surface.size)
+    weight = weight * space.lift(unfolded(model, params)[:, None].to(model.uv))[0]
     weight = torch.where(skin, weight, 0.0)
     radius = max(1, surface.size // 128)
     feathered = torch.minimum(weight, smoothstep(blur(weight[None], radius)[0], 0.35, 0.95))
@@ -275,12 +281,15 @@ def _balance(photo: Layer, skin: Tensor) -> Layer:
 
 
 def _tame_highlights(photo: Layer, base: Tensor, plain: Tensor) -> Layer:
-    """Compresses what is much brighter than the model on plain skin: reflections, which are no colour.
+    """Compresses what is brighter than the model's skin: reflections, which are no colour.
 
-    Brows of the photo are often beside the model's, or paler.
+    What is far brighter is not believed at all: the white of an eye, teeth, or skin where the fitted light is
+    much too dark. Where the model has brows and lips its skin beside them is the measure, as those of the
+    photo are often beside the model's, or paler.
     """
-    excess = ((photo.log - base).mean(dim=0) - HIGHLIGHT).clamp_min(0.0)
-    return Layer(photo.log - 0.75 * excess * plain, photo.weight)
+    skin = torch.maximum(base.mean(dim=0), extend(base, plain, base.shape[-1]).mean(dim=0))
+    excess = (photo.log.mean(dim=0) - skin - HIGHLIGHT).clamp_min(0.0)
+    return Layer(photo.log - 0.75 * excess, photo.weight * (1.0 - smoothstep(excess, *TOO_BRIGHT)))
 
 
 def extend(values: Tensor, weight: Tensor, size: int, smoothing: int = 64) -> Tensor:

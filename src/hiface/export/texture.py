@@ -29,6 +29,7 @@ from hiface.export.delit import (
     merged,
     skin_map,
 )
+from hiface.export.eyes import paint_irises
 from hiface.export.morphs import check_single
 from hiface.morphable import MorphableModel
 from hiface.render.pyramid import blur, push_pull, resize, smoothstep
@@ -91,7 +92,12 @@ def bake_texture(
 
 
 def bake_views(
-    model: MorphableModel, views: Iterable[PhotoView], *, size: int = 1024, blend: float = ALBEDO_BLEND
+    model: MorphableModel,
+    views: Iterable[PhotoView],
+    *,
+    size: int = 1024,
+    blend: float = ALBEDO_BLEND,
+    iris_colour: Tensor | None = None,
 ) -> TextureBake:
     """Bakes the colours of several photos of a person into one texture.
 
@@ -100,6 +106,7 @@ def bake_views(
         views: At least one photo; all of the same albedo. Taken one after the other.
         size: Side of the texture in texels.
         blend: As for `bake_texture`.
+        iris_colour: [3] linear albedo; the model's irises if None.
 
     Returns:
         The texture.
@@ -123,6 +130,8 @@ def bake_views(
         photo = _blended(photo, base, blend, resize(plain_skin(model, COARSE)[None], size)[0])
         log = _complete(photo, base, skin)
         albedo = push_pull(log.exp(), surface.covered.to(log.dtype)).clamp(0.0, 1.0)
+        if iris_colour is not None:
+            albedo = paint_irises(model, albedo, iris_colour)
     return TextureBake(linear_to_srgb(albedo), photo.weight > 0.5)
 
 

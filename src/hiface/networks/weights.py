@@ -15,19 +15,21 @@ from torch import Tensor, nn
 
 from hiface.assets.loader import asset_path, read_safetensors
 from hiface.errors import AssetError
+from hiface.networks.eye_colour_net import EyeColourConfig, EyeColourNet
 from hiface.networks.finder import Finder, FinderConfig
 from hiface.networks.hiface import Hiface, HifaceConfig
 from hiface.networks.landmarker import Landmarker, LandmarkerConfig
 from hiface.networks.recogniser import Recogniser, RecogniserConfig
 
 FORMAT_VERSION = "1"
-Config = TypeVar("Config", FinderConfig, LandmarkerConfig, HifaceConfig, RecogniserConfig)
-AnyNetwork = Finder | Landmarker | Hiface | Recogniser
+Config = TypeVar("Config", FinderConfig, LandmarkerConfig, HifaceConfig, RecogniserConfig, EyeColourConfig)
+AnyNetwork = Finder | Landmarker | Hiface | Recogniser | EyeColourNet
 KINDS: dict[type, str] = {
     Finder: "finder",
     Landmarker: "landmarker",
     Hiface: "hiface",
     Recogniser: "recogniser",
+    EyeColourNet: "eye_colour",
 }
 
 
@@ -75,6 +77,12 @@ def load_hiface(path: Path | None = None) -> Hiface:
     """The HiFace network with its weights, in evaluation mode; see `load_finder`."""
     tensors, config = _read(path, "hiface", HifaceConfig)
     return _fill(Hiface(config), tensors, "hiface")
+
+
+def load_eye_colour(path: Path | None = None) -> EyeColourNet:
+    """The network that reads the colour of irises, in evaluation mode; see `load_finder`."""
+    tensors, config = _read(path, "eye_colour", EyeColourConfig)
+    return _fill(EyeColourNet(config), tensors, "eye_colour")
 
 
 def load_recogniser(path: Path) -> Recogniser:

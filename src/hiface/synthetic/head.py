@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from hiface.geometry.constants import cached_per_tensor
 from hiface.morphable import MorphableModel
+from hiface.morphable.iris_cones import IrisCones, iris_cones
 from hiface.render.texture import sample_texture
 from hiface.render.visibility import head_visibility
 from hiface.synthetic.eyes import Lids
@@ -58,8 +59,7 @@ class HeadTables:
         eye_side: [T] int8: 0 left eyeball, 1 right eyeball, -1 elsewhere.
         albedo_mean: [3, 256, 256].
         albedo_basis: [A, 3 * 256 * 256].
-        iris_axis: [2, 3] direction of the pupils from the eyes' centres at rest, left first.
-        iris_rad: Angle from the pupil to the edge of the iris, radians.
+        irises: Where the irises lie.
     """
 
     mesh: SkinMesh
@@ -70,8 +70,7 @@ class HeadTables:
     eye_side: Tensor
     albedo_mean: Tensor
     albedo_basis: Tensor
-    iris_axis: Tensor
-    iris_rad: float
+    irises: IrisCones
 
 
 def _shrink(maps: Tensor) -> Tensor:
@@ -98,14 +97,15 @@ def _tables(template: Tensor, model: MorphableModel) -> HeadTables:
             eye_side[chosen] = 0 if part.endswith("left") else 1
     rows = (data.uv[data.uv_triangles] * 2 - 1).contiguous()
     mean, basis = _shrink(data.albedo_mean[None])[0], _shrink(data.albedo_basis)
-    axis, radius = _iris(model)
+    cones = iris_cones(model)
+    assert cones is not None, "synthetic people need a model whose eyes turn"
     is_tooth, teeth, tooth_mean, foremost = _teeth(model, mean)
     kind = torch.zeros(n, dtype=torch.uint8)
     kind[is_tooth], kind[eye_side >= 0] = TOOTH, EYE
     mesh = SkinMesh(data.triangles.contiguous(), rows, label, kind, gloss)
     flat = basis.flatten(1).contiguous()
     deeper = _deeper(model)
-    return HeadTables(mesh, teeth, tooth_mean, foremost, deeper, eye_side, mean, flat, axis, radius)
+    return HeadTables(mesh, teeth, tooth_mean, foremost, deeper, eye_side, mean, flat, cones)
 
 
 def _deeper(model: MorphableModel) -> Tensor:
@@ -165,20 +165,6 @@ def _light_teeth(
     before = received[tables.teeth]
     received[tables.teeth] = torch.lerp(before, even.T, share[:, None])
     return before
-
-
-def _iris(model: MorphableModel) -> tuple[Tensor, float]:
-    """Where the model's iris points say that the irises are."""
-    data = model.data
-    if "iris" not in data.landmark_sets:
-        return torch.tensor([[0.0, 0.0, 1.0]]).repeat(2, 1), 0.385
-    points = data.landmark_sets["iris"].positions(data.template, data.triangles).reshape(2, -1, 3).flip(0)
-    names = data.joint_names
-    centres = data.joints_template[[names.index("eye_left"), names.index("eye_right")]]
-    out = F.normalize(points - centres[:, None], dim=-1)
-    rim = out[:, 1:]
-    axis = F.normalize(rim.mean(dim=1), dim=-1)
-    return axis, float(torch.acos((rim * axis[:, None]).sum(dim=-1).clamp(-1, 1)).mean())
 
 
 def head_tables(model: MorphableModel) -> HeadTables:
@@ -265,7 +251,9 @@ def _eye_albedo(drawn: Drawn, pose: HeadPose, person: Person, tables: HeadTables
     for i in (0, 1):
         (where,) = (side == i).nonzero()
         if len(where):
-            eye = Eyeball(i, pose.eyes_cam[i], pose.gaze_cam[i], tables.iris_axis[i], tables.iris_rad)
+            eye = Eyeball(
+                i, pose.eyes_cam[i], pose.gaze_cam[i], tables.irises.axes[i], tables.irises.radius_rad
+            )
             colour[:, where], normals[:, where] = eye_surface(drawn, where, eye, pose.K, person, pose.lids)
     return torch.from_numpy(colour), torch.from_numpy(normals)
 

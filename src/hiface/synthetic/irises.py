@@ -74,22 +74,37 @@ def eye_surface(
     local = gaze.T @ outward
     angle = np.arccos(_within(axis @ local, -1, 1)) / np.float32(eye.iris_rad)
     around = np.arctan2(local[1] - axis[1], local[0] - axis[0]) / np.float32(2 * math.pi)
-    colour = _painted(angle, around, noise_pool("curl")[eye.side].numpy(), person)
+    features, pupil = person.features, 0.33 + 0.2 * person.oiliness
+    colour = iris_paint(angle, around, eye.side, person.iris_colour, features.sclera, pupil)
     if lids is not None:
-        colour *= lid_shade(lids, eye.side, outward, person.features.lid_shade)
+        colour *= lid_shade(lids, eye.side, outward, features.lid_shade)
     normals = _unit(outward - np.float32(_BULGE) * (gaze @ axis)[:, None] * (angle < _CORNEA))
     return colour.astype(np.float32, copy=False), normals
 
 
-def _painted(angle: np.ndarray, around: np.ndarray, tile: np.ndarray, person: Person) -> np.ndarray:
-    """[3, Q] colour by the angle from the pupil in radii of the iris and the turn about it."""
+def iris_paint(
+    angle: np.ndarray, around: np.ndarray, side: int, colour: np.ndarray, sclera: np.ndarray, pupil: float
+) -> np.ndarray:
+    """Colour of an eyeball.
+
+    Args:
+        angle: [Q] from the pupil in radii of the iris.
+        around: [Q] turn about the pupil, -0.5..0.5.
+        side: 0 left, 1 right: which fibres.
+        colour: [3] linear albedo of the iris.
+        sclera: [3] of the white.
+        pupil: Radius of the pupil in radii of the iris.
+
+    Returns:
+        [3, Q] linear.
+    """
+    tile = noise_pool("curl")[side].numpy()
     last = len(tile) - 1
     column = ((around + np.float32(0.5)) * len(tile)).astype(np.int32) & last
     fibres = tile[(angle * np.float32(0.08 * len(tile))).astype(np.int32) & last, column]
     tone = _within(1.0 + 0.28 * fibres, 0.3, 2.0) * (1.15 - 0.75 * _within((angle - 0.72) / 0.28, 0, 1))
-    iris = person.iris_colour[:, None] * (tone * (0.75 + 0.5 * _within((angle - 0.4) * 2, 0, 1)))
+    iris = colour[:, None] * (tone * (0.75 + 0.5 * _within((angle - 0.4) * 2, 0, 1)))
     yellow = 1 - 0.10 * _within(angle - 1, 0, 2)
-    sclera = person.features.sclera[:, None] * np.stack([np.ones_like(angle), yellow, yellow])
+    white = sclera[:, None] * np.stack([np.ones_like(angle), yellow, yellow])
     edge = _within((angle - 0.94) / 0.12, 0, 1)
-    pupil = 0.33 + 0.2 * person.oiliness
-    return (iris * (1 - edge) + sclera * edge) * _within((angle - pupil) / 0.06, 0.04, 1)
+    return (iris * (1 - edge) + white * edge) * _within((angle - pupil) / 0.06, 0.04, 1)
