@@ -16,6 +16,7 @@ video, out = Path(sys.argv[1]), Path(sys.argv[2])
 fps = 25.0 if video.is_dir() else None  # a folder of pictures has no times of its own
 
 options = TrackOptions(people=2, keyframes=3, fps=fps)
+# out/seen keeps what was seen of each frame, so that a run that was stopped goes on; delete it when done.
 track = track_video(video, hiface.Reconstructor(), options, work=out / "seen")
 write_video_track(track, video, out, SaveOptions(), overlay=True)
 

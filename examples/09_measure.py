@@ -21,5 +21,5 @@ for name in ("mean", "hiface"):  # any class with load() and reconstruct(photo) 
     predict(benchmark, make_method(name), folder, lambda item: None)
     rows = score(benchmark, folder, 1, lambda item: None)
     summary = benchmark.summarise([row for row in rows if row["status"] == "ok"])
-    for line in benchmark.table(summary)[:2]:
-        print(f"{name:8}", *line)
+    for label, *values in benchmark.table(summary)[:2]:
+        print(f"{name:8}{label:30}", *(f"{value:>9}" for value in values))

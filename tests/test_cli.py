@@ -138,7 +138,7 @@ def test_interrupt_leaves_whole_folders_only(tmp_path):
     assert len(json.loads((out / "summary.json").read_text())) in (len(done), len(done) + 1, len(done) - 1)
 
 
-def test_photos_of_one_person_are_fitted_together(photo, tmp_path):
+def test_photos_of_one_person_are_fitted_together(photo, tmp_path, capsys):
     Image.fromarray(portrait()[:, ::-1]).resize((300, 300)).save(tmp_path / "bella.png")
     Image.new("RGB", (320, 200), (40, 120, 200)).save(tmp_path / "sky.png")
     (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:5000])
@@ -147,6 +147,10 @@ def test_photos_of_one_person_are_fitted_together(photo, tmp_path):
     assert run(*sorted(tmp_path.glob("*.png")), "-o", out, *options) == 1
     status = {name: row["status"] for name, row in rows(out).items()}
     assert status == {"anna.png": "ok", "bella.png": "ok", "cut.png": "unreadable", "sky.png": "no_face"}
+    like = {name: row["likeness"] for name, row in rows(out).items()}
+    assert like["anna.png"] == pytest.approx(like["bella.png"], abs=1e-5) and 0.3 <= like["anna.png"] <= 1
+    assert like["cut.png"] is None and like["sky.png"] is None
+    assert "likeness" in capsys.readouterr().out
     people = [out / name / "person1" for name in ("anna", "bella")]
     first, second = (json.loads((p / "face.json").read_text()) for p in people)
     assert first["identity"] == second["identity"] and first["albedo"] == second["albedo"]

@@ -100,3 +100,4 @@ def test_measure(monkeypatch, tmp_path, capsys):
     run(monkeypatch, 9, tmp_path)
     said = capsys.readouterr().out
     assert "mean" in said and "hiface" in said
+    assert len({len(line) for line in said.splitlines()}) == 1, "columns stand below each other"

@@ -12,7 +12,16 @@ from PIL import Image
 
 from hiface.colour import linear_to_srgb, to_uint8
 from hiface.errors import OutputError, ShapeError
-from hiface.export.draw import INK, LINE_COLOUR, PAPER, crop_square, draw_landmarks, grid, landmark_lines
+from hiface.export.draw import (
+    INK,
+    LINE_COLOUR,
+    NOTHING_SRGB8,
+    PAPER,
+    crop_square,
+    draw_landmarks,
+    grid,
+    landmark_lines,
+)
 from hiface.export.overview import clay, head_view, normal_colours, overview, write_overview
 from hiface.morphable import MorphableModel
 from hiface.render import ambient_light, render
@@ -76,6 +85,14 @@ def test_overview_of_a_head_partly_outside_the_photo(face: ToyFace) -> None:
     params = face.params.replace(camera=Camera(face.params.camera.K, T, 320, 256))
     sheet = overview(face.model, params, face.photo, face.landmarks(), panel_px=64)
     assert sheet.size[0] == 3 * 78 + 14
+    view = head_view(
+        params.camera.project(face.model.vertices(params.identity, params.expression, params.pose))
+    )
+    edge = round((320 - view.centre_px[0] + view.side_px / 2) * 64 / view.side_px)
+    assert 8 < edge < 56, "the photo ends within the panel"
+    middle = np.asarray(sheet)[26 + 24 : 26 + 40, 14:78].astype(int)  # rows of the panel "photo"
+    assert (middle[:, edge:] == NOTHING_SRGB8).all()
+    assert (np.abs(middle[:, :edge] - NOTHING_SRGB8).sum(-1) > 60).all()
     with pytest.raises(ShapeError, match="one face"):
         overview(face.model, params.replace(identity=torch.zeros(1, 8)), face.photo, face.landmarks())
 
@@ -91,16 +108,17 @@ def test_head_view_maps_pixels_like_its_camera(face: ToyFace) -> None:
     assert px.min() > 5 and px.max() < 195
 
 
-def test_crop_square_places_pixels_and_continues_borders() -> None:
+def test_crop_square_places_pixels_and_is_plain_beyond_the_photo() -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     image[10:20, 30:40] = 255
     crop = np.asarray(crop_square(image, (35.0, 15.0), 20.0, 20))
     assert crop.shape == (20, 20, 3) and crop[6:14, 6:14].min() == 255 and crop[:4].max() == 0
     image[:, :] = (np.arange(60)[None, :, None] * 4).astype(np.uint8)
     crop = np.asarray(crop_square(image, (0.0, 20.0), 40.0, 40)).astype(int)
-    assert crop[:, :18].max() <= 4 and abs(crop[20, 30, 0] - 40) <= 2
+    assert (crop[:, :20] == NOTHING_SRGB8).all() and crop[:, 20:22].max() <= 8
+    assert abs(crop[20, 30, 0] - 40) <= 2
     far = np.asarray(crop_square(image, (500.0, 20.0), 40.0, 40))
-    assert (far == 59 * 4).all()
+    assert (far == NOTHING_SRGB8).all()
 
 
 def test_landmark_lines_join_neighbours_and_close_eyes_and_lips() -> None:

@@ -200,7 +200,20 @@ def test_the_command_writes_pictures_of_each_light(tmp_path, capsys):
         main([*command, str(tmp_path / "sky.png")])
     assert stop.value.code == 0
     assert {p.name for p in out.iterdir()} == {"sheet.png", "photo_left.png", "photo_sky.png"}
+    assert "2 lights in" in capsys.readouterr().err
     assert Image.open(out / "photo_sky.png").size == Image.open(tmp_path / "anna.png").size
+    (one,) = hiface.Reconstructor(device="cpu", align=False).reconstruct(portrait())
+    lights = [tmp_path / photo / "person1" / "face.json" for photo in ("b.dark", "c")]
+    for light in lights:
+        light.parent.mkdir(parents=True)
+        one.save(light)
+    with pytest.raises(SystemExit) as stop:
+        main([*command[:-1], *map(str, lights)])
+    assert stop.value.code == 0
+    assert {"photo_b.dark-person1.png", "photo_c-person1.png"} < {p.name for p in out.iterdir()}
+    with pytest.raises(SystemExit) as stop:
+        main([*command[:-1], "above"])
+    assert stop.value.code == 0 and "1 light in" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main([*command[:-1], "moonshine"])
     assert stop.value.code == 1 and "sunset" in capsys.readouterr().err

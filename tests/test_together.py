@@ -140,10 +140,27 @@ def test_the_same_face_is_chosen_in_each_photo_and_strangers_are_named():
     def like(x):
         return x + 0.4 * torch.randn(40, generator=gen)
 
-    chosen = one_person([["a1"], ["b", "a2"], ["a3"]], [[like(a)], [like(b), like(a)], [like(a)]])
+    chosen, _ = one_person([["a1"], ["b", "a2"], ["a3"]], [[like(a)], [like(b), like(a)], [like(a)]])
     assert chosen == ["a1", "a2", "a3"]
     with pytest.raises(DifferentPeopleError, match="photo 2 of 3"):
         one_person([["a"], ["b"], ["a"]], [[like(a)], [like(b)], [like(a)]])
     with pytest.raises(DifferentPeopleError, match="two photos show different people"):
         one_person([["a"], ["b"]], [[like(a)], [like(b)]])
-    assert one_person([["b", "a"]], [[like(b), like(a)]]) == ["b"]
+    assert one_person([["b", "a"]], [[like(b), like(a)]]) == (["b"], [None])
+
+
+def test_likeness_is_measured_and_faces_in_doubt_are_named(caplog):
+    def at(degrees):
+        angle = torch.tensor(degrees).deg2rad()
+        return [5.0 * torch.stack([angle.cos(), angle.sin(), torch.tensor(0.0)])]
+
+    assert one_person([["a"], ["b"]], [at(0.0), at(50.0)])[1] == pytest.approx([0.643, 0.643], abs=1e-3)
+    assert caplog.messages == []
+    assert one_person([["a"], ["b"]], [at(0.0), at(60.0)])[1] == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert "may show different people" in caplog.messages[0] and "0.50" in caplog.messages[0]
+    _, likeness = one_person([["a"], ["b"], ["c"]], [at(0.0), at(10.0), at(66.0)])
+    assert likeness == pytest.approx([0.788, 0.921, 0.485], abs=1e-3)  # cosines of 38, 23 and 61 degrees
+    assert "of 3 photos" in caplog.messages[1] and caplog.messages[1].count("(") == 1
+    assert "3 (0.48)" in caplog.messages[1]
+    with pytest.raises(DifferentPeopleError, match=r"likeness 0\.17"):
+        one_person([["a"], ["b"]], [at(0.0), at(80.0)])

@@ -183,19 +183,21 @@ class Reconstructor:
             photo.image_srgb, detections, photo.focal_px or default_focal_px(width, height)
         )
         timings = {"detect": detect_s, "network": (time.perf_counter() - started) / len(detections)}
-        return [
-            FaceResult(
-                batch[i],
-                self.model,
-                photo,
-                detection,
-                fitted=batch[i],
-                timings_s=timings,
-                detail=self.detail,
-                albedo_blend=self.albedo_blend,
-            )
-            for i, detection in enumerate(detections)
-        ]
+        return [self._result(batch[i], photo, detection, timings) for i, detection in enumerate(detections)]
+
+    def _result(
+        self, params: FaceParams, photo: Photo, detection: Detection, timings_s: dict[str, float]
+    ) -> FaceResult:
+        return FaceResult(
+            params,
+            self.model,
+            photo,
+            detection,
+            fitted=params,
+            timings_s=timings_s,
+            detail=self.detail,
+            albedo_blend=self.albedo_blend,
+        )
 
     def _aligned_if_possible(self, face: FaceResult) -> FaceResult:
         try:
@@ -257,9 +259,6 @@ class Reconstructor:
     def reconstruct_person(self, images: Sequence[str | Path | np.ndarray | Photo]) -> list[FaceResult]:
         """Reconstructs one person from several photos: one identity, albedo and static detail for all.
 
-        In photos of several people the face most like those of the other photos is taken. Files are read
-        again whenever their pixels are needed, so that few are in memory at a time.
-
         Args:
             images: Photos, as for `reconstruct`.
 
@@ -268,10 +267,30 @@ class Reconstructor:
             light; all have the same texture.
 
         Raises:
+            FitError: The fit diverged.
+            HifaceError: As `find_person`.
+        """
+        return self.together(self.find_person(images)[0])
+
+    def find_person(
+        self, images: Sequence[str | Path | np.ndarray | Photo]
+    ) -> tuple[list[FaceResult], list[float | None]]:
+        """The faces that `reconstruct_person` fits together, as `together` takes them.
+
+        In photos of several people the face most like those of the other photos is taken. Files are read
+        again whenever their pixels are needed, so that few are in memory at a time.
+
+        Args:
+            images: Photos, as for `reconstruct`.
+
+        Returns:
+            One face per photo that shows any, in order, and how like the others' it is (`one_person`; None
+            with a fit alone, which cannot tell).
+
+        Raises:
             ImageError: A picture cannot be read.
             NoFaceError: No photo shows a face.
-            DifferentPeopleError: A photo shows somebody else (with the network; a fit alone cannot tell).
-            FitError: The fit diverged.
+            DifferentPeopleError: A photo shows somebody else; not all of them are noticed.
         """
         store = PhotoStore()
         photos = [_stored_photo(image, store) for image in images]
@@ -281,11 +300,10 @@ class Reconstructor:
             raise NoFaceError("no photo shows a face")
         if len(found) < len(seen):
             LOGGER.warning("%d of %d photos show no face", len(seen) - len(found), len(seen))
-        faces = [candidates[0] for candidates in found]
-        if self.network is not None:
-            sigma = self.network.identity_sigma
-            faces = one_person(found, [[f.params.identity / sigma for f in group] for group in found])
-        return self.together(faces)
+        if self.network is None:
+            return [candidates[0] for candidates in found], [None] * len(found)
+        sigma = self.network.identity_sigma
+        return one_person(found, [[f.params.identity / sigma for f in group] for group in found])
 
     def _candidates(self, photo: Photo) -> list[FaceResult]:
         """Faces of a photo, largest first, before anything is fitted."""
@@ -294,18 +312,7 @@ class Reconstructor:
             return self.read(photo, detections, detect_s)
         height, width = photo.image_srgb.shape[:2]
         nobody = mean_face(self.model, width, height, photo.focal_px or default_focal_px(width, height))
-        return [
-            FaceResult(
-                nobody,
-                self.model,
-                photo,
-                d,
-                fitted=nobody,
-                timings_s={"detect": detect_s},
-                albedo_blend=self.albedo_blend,
-            )
-            for d in detections
-        ]
+        return [self._result(nobody, photo, d, {"detect": detect_s}) for d in detections]
 
     def together(self, faces: list[FaceResult]) -> list[FaceResult]:
         """Fits photos of one person together: one identity, albedo, static detail and texture.
@@ -366,15 +373,7 @@ class Reconstructor:
         observation = observation_from_detection(detection, photo.image_srgb, photo.focal_px)
         params = fit_face(self.model, observation).params
         timings = {"detect": detect_s, "fit": time.perf_counter() - started}
-        face = FaceResult(
-            params,
-            self.model,
-            photo,
-            detection,
-            fitted=params,
-            timings_s=timings,
-            albedo_blend=self.albedo_blend,
-        )
+        face = self._result(params, photo, detection, timings)
         (done,) = self._with_relief([face])
         return done
 

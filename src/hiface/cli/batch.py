@@ -56,6 +56,7 @@ class Row:
         faces: Number of faces written.
         seconds: Time spent.
         detail: Folder written, or the reason of a failure.
+        likeness: Of photos of one person, how like the face is to those of the others (`one_person`), -1..1.
     """
 
     photo: str
@@ -63,6 +64,7 @@ class Row:
     faces: int
     seconds: float
     detail: str
+    likeness: float | None = None
 
 
 def run_batch(
@@ -158,24 +160,26 @@ def _person_rows(
         except HifaceError as error:
             yield path, Row(str(path), error.status, 0, 0.0, str(error))
     try:
-        faces = reconstructor.reconstruct_person(list(photos.values())) if photos else []
+        found, likeness = reconstructor.find_person(list(photos.values())) if photos else ([], [])
+        faces = reconstructor.together(found) if found else []
     except HifaceError as error:
         yield from ((path, Row(str(path), error.status, 0, 0.0, str(error))) for path in photos)
         return
     seconds = (time.perf_counter() - started) / max(1, len(faces))
+    results = {id(face.photo): (face, like) for face, like in zip(faces, likeness, strict=True)}
     for path, photo in photos.items():
-        found = [face for face in faces if face.photo is photo]
-        if not found:
+        face, like = results.get(id(photo), (None, None))
+        if face is None:
             yield path, Row(str(path), "no_face", 0, 0.0, "no face was found")
             continue
         try:
-            _write_photo(found, folders[path], options)
+            _write_photo([face], folders[path], options)
         except OutputError:
             raise
         except HifaceError as error:
             yield path, Row(str(path), error.status, 0, seconds, str(error))
         else:
-            yield path, Row(str(path), "ok", 1, seconds, str(folders[path]))
+            yield path, Row(str(path), "ok", 1, seconds, str(folders[path]), like)
 
 
 def _run_one(reconstructor: Reconstructor, path: Path, folder: Path, options: BatchOptions) -> Row:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 
 from hiface.cli.bars import progress_bar
 from hiface.errors import HifaceError, OptionError, UnreadableImageError
+
+if TYPE_CHECKING:
+    from hiface.cli.batch import Row
 
 
 @dataclass(frozen=True)
@@ -210,10 +213,14 @@ def expand_photos(photos: tuple[str, ...]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _print_summary(rows: list, out: Path) -> None:
+def _print_summary(rows: list[Row], out: Path) -> None:
     table = Table(title=f"results in {out}")
-    for column in ("photo", "status", "faces", "seconds", "folder or reason"):
+    of_one = any(row.likeness is not None for row in rows)
+    likeness = ["likeness"] if of_one else []
+    for column in ("photo", "status", "faces", "seconds", *likeness, "folder or reason"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row.photo, row.status, str(row.faces), f"{row.seconds:.1f}", row.detail)
+        like = "" if row.likeness is None else f"{row.likeness:.2f}"
+        cells = row.photo, row.status, str(row.faces), f"{row.seconds:.1f}"
+        table.add_row(*cells, *([like] if of_one else []), row.detail)
     Console(emoji=False).print(table, markup=False)

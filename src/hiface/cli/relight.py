@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,9 +67,9 @@ def relight(
     Args:
         photo: A picture file.
         out: Output folder.
-        light: Lights: soft, front, left, right, above, below, sunset, neon; panoramas of surroundings (.hdr
-            and .exr with the package OpenImageIO, or pictures twice as wide as high); or a face.json,
-            whose photo's light is taken.
+        light: One or more of: soft, front, left, right, above, below, sunset, neon; panoramas of
+            surroundings (.hdr and .exr with the package OpenImageIO, or pictures twice as wide as high); a
+            face.json, whose photo's light is taken.
         options: What the pictures show.
         weights: Weights of the hiface network; the packaged ones when left out.
 
@@ -93,8 +94,19 @@ def relight(
         faces = faces_of(reconstructor, photo)
     _write(faces, lights, out, options, console)
     turning = ", turning_*.webp" if options.turntable else ""
-    console.print(f"{len(lights)} lights in {out}: sheet.png, photo_*.png{turning}", highlight=False)
+    count = "1 light" if len(lights) == 1 else f"{len(lights)} lights"
+    console.print(f"{count} in {out}: sheet.png, photo_*.png{turning}", highlight=False)
     return 0
+
+
+def _title(light: str) -> str:
+    """What the files of a light are named after; each face.json has one name, so its photo and person."""
+    path = Path(light)
+    if path.name != "face.json":
+        return light
+    folder = path.resolve().parent
+    photo = f"{folder.parent.name}-" if re.fullmatch(r"person\d+", folder.name) else ""
+    return f"{photo}{folder.name}{path.suffix}"
 
 
 def _write(
@@ -112,7 +124,7 @@ def _write(
 
     face, size = faces[0], options.size
     panels = []
-    names = unique_names([Path(name) for name in lights])
+    names = unique_names([Path(_title(name)) for name in lights])
     work = list(zip(names, lights.values(), strict=True))
     for name, light in track(work, description="lights", console=console, transient=True):
         image = face.photo.image_srgb

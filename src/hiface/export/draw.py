@@ -17,6 +17,8 @@ LINE_COLOUR = (64, 224, 255)
 POINT_COLOUR = (255, 255, 255)
 INK = (52, 56, 64)
 PAPER = (250, 250, 251)
+NOTHING_SRGB8 = (226, 229, 234)
+"""Where a window reaches beyond the photo."""
 _SUPERSAMPLE = 3
 
 
@@ -94,7 +96,7 @@ def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
 def crop_square(
     image_srgb: np.ndarray, centre_px: tuple[float, float], side_px: float, out_px: int
 ) -> Image.Image:
-    """A square of a photo at another size; outside the photo its border colours continue.
+    """A square of a photo at another size, in one colour outside the photo.
 
     Args:
         image_srgb: [H, W, 3] uint8 sRGB.
@@ -111,6 +113,12 @@ def crop_square(
     before = [max(0, 2 - math.floor(v)) for v in (y0, x0)]
     after = [max(0, math.ceil(v + side_px) + 2 - n) for v, n in ((y0, height), (x0, width))]
     padded = np.pad(image_srgb, ((before[0], after[0]), (before[1], after[1]), (0, 0)), mode="edge")
-    x0, y0 = x0 + before[1], y0 + before[0]
-    box = (x0, y0, x0 + side_px, y0 + side_px)
-    return Image.fromarray(padded).resize((out_px, out_px), Image.Resampling.LANCZOS, box=box)
+    box = (x0 + before[1], y0 + before[0], x0 + before[1] + side_px, y0 + before[0] + side_px)
+    picture = Image.fromarray(padded).resize((out_px, out_px), Image.Resampling.LANCZOS, box=box)
+    scale = out_px / side_px
+    left, top = (min(max(round(-v * scale), 0), out_px) for v in (x0, y0))
+    right, bottom = (min(max(round((n - v) * scale), 0), out_px) for n, v in ((width, x0), (height, y0)))
+    plain = Image.new("RGB", (out_px, out_px), NOTHING_SRGB8)
+    if left < right and top < bottom:
+        plain.paste(picture.crop((left, top, right, bottom)), (left, top))
+    return plain
