@@ -8,7 +8,7 @@ import hiface
 from hiface.colour import srgb_to_linear
 from hiface.data import Photo
 from hiface.data.crop_arrays import eye_corners
-from hiface.export.eyes import paint_irises
+from hiface.export.eyes import paint_irises, with_eyes_of
 from hiface.morphable.iris_cones import iris_cones
 from hiface.networks.eye_colour import IrisColour, eye_crops, packaged_eye_colour, shared_colour
 from hiface.render.uv_space import uv_space
@@ -135,3 +135,14 @@ def test_texture_of_a_result_has_the_irises_that_were_read(model):
     irises = (paint_irises(model, texture, 4 * colour) - texture).abs() > 0.03
     assert int(irises.sum()) > 100
     assert torch.allclose(paint_irises(model, texture, colour)[irises], texture[irises], atol=2e-3)
+
+
+def test_eyes_of_a_texture_on_another_albedo(model):
+    texture, albedo = torch.zeros(3, 256, 256), torch.ones(3, 128, 128)
+    mixed = with_eyes_of(model, albedo, texture)
+    space = uv_space(model.uv, model.uv_triangles, model.triangles, model.data.n_vertices, 256)
+    part = torch.where(space.mask, model.data.triangle_parts[space.triangle_id.long().clamp_min(0)], -1)
+    names = model.data.part_names
+    eyes = (part == names.index("eye_left")) | (part == names.index("eye_right"))
+    assert torch.equal(mixed == 0, eyes.expand(3, -1, -1))
+    assert torch.equal(mixed[:, ~eyes], torch.ones(3, int((~eyes).sum())))

@@ -165,15 +165,15 @@ class FaceResult:
             )
         return self._textures[key]
 
-    def light_on_texture(self, size: int = 1024) -> Tensor:
-        """[9, 3] the fitted light, as strong as it must be for the texture to look as the photo does.
+    def light_gain(self, size: int = 1024) -> Tensor:
+        """[3] factors on fitted lights for the texture to look as the photo does; 1 without a photo.
 
         Args:
             size: Side of the texture, pixels.
         """
-        region, camera = head_region(self.model, self.fitted, self.photo.image_srgb, _EVIDENCE_PX)
-        fitted = self.fitted.replace(camera=camera)
-        return self.params.light * light_gain(self.model, fitted, srgb_to_linear(region), self.texture(size))
+        if self.photo.image_srgb.size == 0:
+            return torch.ones(3)
+        return light_gain(self.model, self.fitted, self.photo.image_srgb, self.texture(size))
 
     def iris_colour(self) -> IrisColour:
         """Albedo of the irises, from all photos of this person, and how sure that is."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from hiface.geometry.constants import cached_per_tensor
 from hiface.morphable import MorphableModel
 from hiface.morphable.iris_cones import iris_cones
-from hiface.render.pyramid import smoothstep
+from hiface.render.pyramid import resize, smoothstep
 from hiface.render.uv_space import uv_space
 from hiface.synthetic.irises import iris_paint
 
@@ -82,3 +82,20 @@ def paint_irises(model: MorphableModel, albedo: Tensor, colour: Tensor) -> Tenso
         share = 1.0 - smoothstep(eye.angle, *_REACH)
         flat[:, eye.texel] = here + share * (torch.from_numpy(paint).to(here) - here)
     return flat.reshape_as(albedo)
+
+
+def with_eyes_of(model: MorphableModel, albedo: Tensor, texture: Tensor) -> Tensor:
+    """An albedo map with the eyeballs of a texture.
+
+    Args:
+        model: The face model.
+        albedo: [3, A, A] linear.
+        texture: [3, S, S] linear.
+
+    Returns:
+        [3, S, S] linear.
+    """
+    flat = resize(albedo, texture.shape[-1]).flatten(1).clone()
+    for eye in _eye_texels(model.uv, model, texture.shape[-1]):
+        flat[:, eye.texel] = texture.flatten(1)[:, eye.texel].to(flat)
+    return flat.reshape_as(texture)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,16 +12,18 @@ from hiface.export.ply import vertex_colours
 from hiface.geometry.normals import unit, vertex_normals
 from hiface.morphable import MorphableModel
 from hiface.render.shade import sh_basis
+from hiface.render.texels import head_region
 from hiface.render.texture import sample_texture
 from hiface.types import FaceParams
 
 _FACING = 0.4
 _DARK = 0.01
 _FEWEST = 30
+_LARGEST_PX = 512
 
 
 def light_gain(
-    model: MorphableModel, params: FaceParams, image_linear: Tensor, texture_srgb: Tensor
+    model: MorphableModel, params: FaceParams, image_srgb: np.ndarray, texture_srgb: Tensor
 ) -> Tensor:
     """Compares a photo with the texture in the fitted light.
 
@@ -29,7 +32,7 @@ def light_gain(
     Args:
         model: The face model.
         params: One face, without batch dimensions.
-        image_linear: [3, H, W] linear RGB, the photo of `params.camera`.
+        image_srgb: [H, W, 3] uint8, the photo of `params.camera`.
         texture_srgb: [3, S, S] sRGB, 0..1.
 
     Returns:
@@ -40,11 +43,11 @@ def light_gain(
         verts_cam = model.vertices_cam(params)
         normals = vertex_normals(verts_cam, model.triangles)
         facing = -(unit(verts_cam, 1) * normals).sum(dim=1)
-        height, width = image_linear.shape[-2:]
-        at = params.camera.cam_to_px(verts_cam) / verts_cam.new_tensor([width, height])
+        region, camera = head_region(model, params, image_srgb, _LARGEST_PX)
+        at = camera.cam_to_px(verts_cam) / verts_cam.new_tensor([camera.width, camera.height])
         seen = (facing > _FACING) & ((at > 0) & (at < 1)).all(dim=1)
         seen &= model.data.vertex_masks.get("face", torch.ones_like(seen)).to(seen.device)
-        photo = sample_texture(image_linear, at)
+        photo = sample_texture(srgb_to_linear(region), at)
         colours = torch.from_numpy(vertex_colours(model, texture_srgb)).to(verts_cam) / 255.0
         shown = srgb_to_linear(colours) * (sh_basis(normals) @ params.light)
         seen &= (shown.amin(dim=1) > _DARK) & (photo.amin(dim=1) > _DARK)

@@ -16,6 +16,7 @@ from hiface.atomic import atomic_write_bytes
 from hiface.colour import linear_to_srgb, srgb_to_linear
 from hiface.detail.sd_detail import detailed_normals
 from hiface.export.draw import crop_square, draw_landmarks, grid
+from hiface.export.eyes import with_eyes_of
 from hiface.export.morphs import check_single
 from hiface.export.pictures import pil_png, to_array
 from hiface.export.texture import bake_photo_texture
@@ -94,14 +95,16 @@ def overview(
         mesh = model(params.identity, params.expression, params.pose)
         camera = view.camera(params.camera, size)
         background = _picture_to_linear(photo.resize((size, size), Image.Resampling.BICUBIC))
-        fit = render(mesh, camera, model.albedo_map(params.albedo), params.light, background=background)
+        texture = srgb_to_linear(texture_srgb)
+        skin = with_eyes_of(model, model.albedo_map(params.albedo), texture)
+        fit = render(mesh, camera, skin, params.light, background=background)
         surface = fit
         if displacement is not None:
             relief = relief_normal_map(model, params, displacement)
             surface = render_normal_map(fit, relief, camera.R, params.light)
         colours, behind = normal_colours(surface.normals_cam), backdrop(size)
         white = ambient_light(1.0, params.light)
-        albedo = render(mesh, camera, srgb_to_linear(texture_srgb), white, background=behind)
+        albedo = render(mesh, camera, texture, white, background=behind)
         panels = [
             ("photo", photo),
             ("landmarks", draw_landmarks(photo, view.to_view(landmarks_px, panel_px), panel_px / 220)),
