@@ -79,7 +79,7 @@ def test_beliefs_of_photos_multiply_and_what_all_people_have_in_common_counts_on
 
 def test_network_tells_dark_from_light_eyes_and_knows_when_it_cannot(model):
     truth, said, sigma, open_eyes = [], [], [], []
-    for seed in range(9_000_000, 9_000_000 + 3 * 60, 3):
+    for seed in range(9_000_000, 9_000_000 + 3 * 120, 3):
         person = sitter_of(model, seed // 3, Style().effects)
         sample = generate_picture(model, seed, Style(256), person)
         found = packaged_eye_colour().read(
