@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hiface.cli.main import main
-from hiface.errors import TopologyError
+from hiface.errors import EvaluationDataError, TopologyError
 from hiface.evaluation.method import Prediction
 from hiface.evaluation.protocols.video import VideoBenchmark, predict_videos, track_frames
 from hiface.evaluation.runs import RunFolder, score, write_result
@@ -85,6 +86,39 @@ def test_points_that_are_off_show(videos, tmp_path):
     eyes = (truth.landmarks68_px[0, :, 36] - truth.landmarks68_px[0, :, 45]).norm(dim=-1)
     expected = float((300 * 2**0.5 / eyes).mean())
     assert summary["videos"][names[3]]["nme51_percent"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda about, tensors: about.update(height=0), "not over 0"),
+        (lambda about, tensors: about.update(fps="x"), "fps|'<'"),
+        (lambda about, tensors: about.update(n_frames=FRAMES + 1), "times_s"),
+        (lambda about, tensors: tensors.update(times_s=tensors["times_s"].flip(0)), "times_s"),
+        (
+            lambda about, tensors: tensors.update(expression=tensors["expression"][:, 1:]),
+            "expression has shape",
+        ),
+        (lambda about, tensors: tensors.update(K=tensors["K"][0]), "K has shape"),
+        (lambda about, tensors: tensors["landmarks68_px"].fill_(torch.nan), "landmarks68_px is not finite"),
+        (lambda about, tensors: tensors.pop("pose"), "pose"),
+    ],
+)
+def test_a_truth_that_cannot_be_is_refused(videos, tmp_path, change, word):
+    name = video_names(videos)[0]
+    about, tensors = (
+        json.loads((videos / f"{name}.json").read_text()),
+        load_file(videos / f"{name}.safetensors"),
+    )
+    change(about, tensors)
+    (tmp_path / f"{name}.json").write_text(json.dumps(about))
+    save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(EvaluationDataError, match=word) as caught:
+        read_truth(tmp_path, name)
+    assert "\n" not in str(caught.value)
+    (tmp_path / f"{name}.json").write_text("[" * 200_000)
+    with pytest.raises(EvaluationDataError, match="make it anew"):
+        read_truth(tmp_path, name)
 
 
 def test_methods_without_coefficients_are_refused(videos):

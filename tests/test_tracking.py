@@ -1,6 +1,5 @@
 """Tracking of videos: cuts, tracklets, people, following a known person, and a whole clip."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,33 +8,23 @@ import torch
 from PIL import Image
 
 import hiface
-from hiface.errors import NoFaceError, OptionError
+from hiface.animation.motion import fill_missing, held_frames
+from hiface.errors import NoFaceError, OptionError, ShapeError
 from hiface.evaluation.track_files import read_track
 from hiface.fitting.config import FitConfig
 from hiface.fitting.fit import align_to_landmarks, default_focal_px
 from hiface.fitting.follow import PersonFollower
-from hiface.fitting.initialise import mean_face
 from hiface.fitting.observe import landmark_observation
 from hiface.fitting.priors import Start
-from hiface.networks.detect import Detection
-from hiface.synthetic.clips import generate_clip
-from hiface.synthetic.datasets import HOLDOUT_SEED, SEED_STRIDE, open_model
-from hiface.synthetic.generator import Style
 from hiface.tracking.cuts import CutDetector
 from hiface.tracking.follow import pieces
 from hiface.tracking.keyframes import choose_keyframes
-from hiface.tracking.live import LiveTracker, drawn_face
+from hiface.tracking.live import LiveTracker
 from hiface.tracking.outputs import write_video_track
-from hiface.tracking.people import Acquaintances, people_of
-from hiface.tracking.result import held_frames
-from hiface.tracking.sightings import FaceWatcher, Sighting, WatchConfig
-from hiface.tracking.store import Seen, SightingStore
+from hiface.tracking.sightings import WatchConfig
 from hiface.tracking.streaming import LiveStream
 from hiface.tracking.video import TrackOptions, track_video
-
-SIZE = 256
-GAP = range(14, 19)
-PERSON = (HOLDOUT_SEED + 17) * SEED_STRIDE + 9
+from tracked_faces import GAP, SIZE, identities, sighting, watched, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -45,35 +34,13 @@ def reconstructor():
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A folder of 30 frames of a person with an empty stretch, and the samples."""
     folder = tmp_path_factory.mktemp("clip")
-    samples = generate_clip(open_model(), PERSON, Style(SIZE), 30)
-    for k, sample in enumerate(samples):
-        picture = sample.image_srgb.permute(1, 2, 0).numpy()
-        picture = np.full_like(picture, 90) if k in GAP else picture
-        Image.fromarray(picture).save(folder / f"{k:03d}.png")
-    return folder, samples
+    return folder, write_clip(folder)
 
 
 @pytest.fixture(scope="module")
 def tracked(clip, reconstructor):
     return track_video(clip[0], reconstructor, TrackOptions(keyframes=1, fps=25))
-
-
-def sighting(tracklet, frame, identity, expression=None, yaw=0.0, score=0.9, place=0.0):
-    model = hiface.load_model()
-    person = mean_face(model, SIZE, SIZE, 300.0)
-    person = person.replace(identity=identity, static=torch.zeros(4))
-    if expression is not None:
-        person = person.replace(expression=expression)
-    turn = torch.tensor([[np.cos(yaw), 0, np.sin(yaw)], [0, -1, 0], [np.sin(yaw), 0, -np.cos(yaw)]])
-    seen = replace(drawn_face(model, person), score=score, R_cam_object=turn.float())
-    moved = {name: getattr(seen, name) + place for name in ("landmarks68_px", "dense_px", "iris_px", "box")}
-    return Sighting(tracklet, frame, frame / 25, replace(seen, **moved), person)
-
-
-def identities(*seeds):
-    return [torch.from_numpy(np.random.default_rng(seed).normal(0, 1, 150)).float() for seed in seeds]
 
 
 def test_cuts_are_seen_and_motion_light_and_noise_are_not():
@@ -82,40 +49,41 @@ def test_cuts_are_seen_and_motion_light_and_noise_are_not():
         np.asarray(Image.fromarray(rng.integers(0, 255, (9, 16, 3), dtype=np.uint8)).resize((320, 180)))
         for _ in range(2)
     ]
-    cuts = CutDetector()
-    frames = [scenes[0], np.roll(scenes[0], 4, axis=1), scenes[0] // 2, scenes[1], scenes[1]]
-    assert [cuts.step(frame) for frame in frames] == [False, False, False, True, False]
-    dark = np.zeros_like(scenes[0])
+    one, two = scenes
+    assert cuts_of([one, np.roll(one, 4, axis=1), one // 2, two, two]) == [3]
+    dark, white = np.zeros_like(one), np.full_like(one, 255)
     noisy = dark + rng.integers(0, 4, dark.shape, dtype=np.uint8)
-    assert [cuts.step(frame) for frame in (dark, noisy, dark, scenes[0])] == [True, False, False, True]
+    assert cuts_of([dark, noisy, one, dark, noisy, one]) == []  # nothing is to be seen
+    assert cuts_of([one, dark, dark, two]) == [3]  # a cut through black
+    half = np.concatenate([white[:90], one[90:]])
+    for flash in (white, half):
+        assert cuts_of([one, flash, one, one]) == [] and cuts_of([one, flash, two, two]) != []
+        assert cuts_of([one, flash, one, flash, one, two]) == [5]
+    assert cuts_of([one, two, two, one]) == [1, 3]
+    live = CutDetector()
+    assert [live.step(frame, k) for k, frame in enumerate([one, half, one])] == [False, True, False]
 
 
-def test_tracklets_become_people():
-    sigma = torch.ones(150)
-    anna, boris = identities(1, 2)
-    noise = lambda k: 0.2 * identities(100 + k)[0]  # noqa: E731
-    frames = [sighting(0, k, anna + noise(k)) for k in range(10)]
-    frames += [sighting(1, k, boris + noise(50 + k)) for k in range(5, 12)]
-    frames += [sighting(2, k, anna + noise(k)) for k in range(20, 26)]
-    frames += [sighting(3, 30, identities(7)[0])]  # a flicker on a poster
-    people = people_of(frames, sigma, 40)
-    assert [len(p.sightings) for p in people] == [16, 7]
-    assert {s.tracklet for s in people[0].sightings} == {0, 2}
-    assert [s.frame for s in people[0].sightings] == sorted(s.frame for s in people[0].sightings)
-    twins = [sighting(0, k, anna) for k in range(6)] + [sighting(1, k, anna) for k in range(6)]
-    assert len(people_of(twins, sigma, 6)) == 2  # nobody is in a frame twice
-    assert len(people_of(frames[-1:], sigma, 40)) == 1 and people_of([], sigma, 40) == []
+def cuts_of(frames):
+    cuts = CutDetector()
+    for number, frame in enumerate(frames):
+        cuts.step(frame, number)
+    return cuts.cuts
 
 
-def test_whoever_comes_back_keeps_the_number():
-    sigma = torch.ones(150)
-    anna, boris = identities(1, 2)
-    known = Acquaintances(sigma)
-    assert known.person_of(sighting(0, 0, anna), {}) == 1
-    assert known.person_of(sighting(1, 0, boris), {0: 1}) == 2
-    assert known.person_of(sighting(2, 9, anna + 0.1 * boris), {}) == 1
-    assert known.person_of(sighting(3, 9, anna), {2: 1}) == 3  # 1 is in the picture already
-    assert known.person_of(sighting(1, 10, boris), {}) == 2
+def test_missing_frames_hold_the_last_one_and_short_gaps_are_filled_in():
+    seen = [False, True, False, False, True, False, False, False, True, False]
+    assert held_frames(seen).tolist() == [1, 1, 1, 1, 4, 4, 4, 4, 8, 8]
+    times = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) / 10
+    times[3] = 0.35
+    values = torch.arange(10.0)[:, None].where(torch.tensor(seen)[:, None], torch.nan)
+    filled, status = fill_missing(values, seen, times.tolist(), 0.3)
+    assert torch.allclose(filled[:, 0], torch.tensor([1, 1, 2, 3.5, 4, 4, 4, 4, 8, 8]))
+    words = {"o": "ok", "m": "missing", "i": "interpolated"}
+    assert status == tuple(words[letter] for letter in "moiiommmom")
+    assert fill_missing(values, seen)[1] == tuple(words[letter] for letter in "moiioiiiom")
+    with pytest.raises(ShapeError):
+        held_frames([False])
 
 
 def test_pieces_end_at_long_gaps_and_cuts():
@@ -138,50 +106,6 @@ def test_keyframes_are_calm_sharp_and_from_all_sides():
     times = [s.time_s for s in chosen]
     assert times == sorted(times) and min(np.diff(times)) >= 0.2
     assert len(choose_keyframes(frames[:1], 4)) == 1
-
-
-class Scripted:
-    """Says who is where in each frame: a detector without pictures."""
-
-    config = hiface.Reconstructor.__init__.__globals__["FaceDetector"](threads=1).config
-
-    def __init__(self, script):
-        self.script, self.frame, self.searches = script, 0, 0
-
-    def with_config(self, config):
-        return self
-
-    def detect(self, image, focal):
-        self.searches += 1
-        return [s.detection for s in self.script[self.frame]]
-
-    def look_again(self, image, places, focal):
-        """The nearest face within half a face of each place."""
-        out: list[Detection | None] = []
-        for place in places:
-            near = [
-                (float((s.detection.landmarks68_px.mean(0) - torch.from_numpy(place).mean(0)).norm()), k)
-                for k, s in enumerate(self.script[self.frame])
-            ]
-            best = min(near, default=(np.inf, 0))
-            out.append(self.script[self.frame][best[1]].detection if best[0] < 60 else None)
-        return out
-
-
-def watched(script, config=None):
-    detector = Scripted(script)
-    by_detection = {id(s.detection): s.read for frame in script for s in frame}
-
-    def read(image, detections):
-        people = [by_detection[id(d)] for d in detections]
-        return [p for p in people]
-
-    watcher = FaceWatcher(detector, read, torch.ones(150), config or WatchConfig())
-    grey, found = np.full((64, 64, 3), 90, np.uint8), []
-    for frame in range(len(script)):
-        detector.frame = frame
-        found.append([s.tracklet for s in watcher.step(grey, frame, frame / 25, 300.0)])
-    return found, detector
 
 
 def test_a_face_is_followed_and_a_newcomer_found():
@@ -216,33 +140,6 @@ def test_two_that_meet_on_one_face_leave_it_to_whom_it_is_like():
     assert all(tracklets == [0] for tracklets in behind) and len(found[-1]) == 2
 
 
-def test_what_was_seen_is_stored_and_read_back(tmp_path):
-    (anna,) = identities(1)
-    seen = Seen([], [3], [])
-    store = SightingStore(tmp_path / "w", {"source": "a"})
-    assert store.load().times_s == []
-    for frame in range(230):
-        seen.times_s.append(frame / 25)
-        if frame % 2:
-            seen.sightings.append(sighting(frame // 50, frame, anna + frame))
-        seen.tracklets = frame // 50 + 1
-        store.keep(seen)
-    assert len(list((tmp_path / "w").iterdir())) == 2
-    store.keep(seen, last=True)
-    again = SightingStore(tmp_path / "w", {"source": "a"}).load()
-    assert again.times_s == seen.times_s and again.cuts == [3] and again.tracklets == 5
-    assert [s.frame for s in again.sightings] == [s.frame for s in seen.sightings]
-    one, two = again.sightings[70], seen.sightings[70]
-    assert torch.equal(one.detection.dense_px, two.detection.dense_px)
-    assert torch.equal(one.read.identity, two.read.identity) and one.detection.score == two.detection.score
-    assert torch.equal(one.read.camera.T_cam_object, two.read.camera.T_cam_object)
-    assert SightingStore(tmp_path / "w", {"source": "b"}).load().times_s == []
-    (tmp_path / "w" / "seen_00001.safetensors").write_bytes(b"torn")
-    assert len(SightingStore(tmp_path / "w", {"source": "a"}).load().times_s) == 100
-    store.remove()
-    assert not (tmp_path / "w").exists()
-
-
 def test_following_gives_what_aligning_gives(clip, reconstructor):
     model, folder = reconstructor.model, clip[0]
     photo = hiface.data.read_photo(folder / "005.png")
@@ -268,7 +165,10 @@ def test_a_clip_has_an_answer_for_every_frame(clip, tracked):
     assert all(status == "ok" for k, status in enumerate(person.status) if k not in GAP)
     truth = torch.stack([sample.params.expression for sample in samples])
     there = torch.from_numpy(person.there)
-    assert float((person.blendshapes - truth)[there].abs().mean()) < 0.1
+    off, rest = (person.blendshapes - truth)[there].abs().mean(), truth[there].abs().mean()
+    assert float(off) < 0.8 * float(rest)  # what an answer of always 0 is off by
+    a, b = (x[there].flatten() - x[there].mean() for x in (person.blendshapes, truth))
+    assert float(a @ b / (a.norm() * b.norm())) > 0.7
     points = torch.stack([sample.landmarks68_px for sample in samples])
     assert float((person.landmarks68_px - points)[there][:, 17:].norm(dim=-1).mean()) < 0.02 * SIZE
     assert bool(torch.isnan(person.blendshapes[~there]).all())
@@ -297,30 +197,6 @@ def test_files_of_a_clip(clip, tracked, tmp_path):
     assert np.abs(first - second).mean() > 1.0  # a face is drawn over it
     gap = frames[GAP[2]]
     assert np.abs(gap[:, :SIZE].astype(int) - gap[:, SIZE : 2 * SIZE].astype(int)).mean() < 1.0
-
-
-def test_a_run_that_was_stopped_goes_on_where_it_was(clip, reconstructor, tracked, tmp_path, monkeypatch):
-    class Stop(Exception):
-        pass
-
-    def until(frame):
-        def progress(stage, done, total):
-            if (stage, done) == ("watch", frame):
-                raise Stop
-
-        return progress
-
-    options = TrackOptions(keyframes=1, fps=25)
-    with pytest.raises(Stop):
-        track_video(clip[0], reconstructor, options, tmp_path, until(12))
-    looked = []
-    step = FaceWatcher.step
-    monkeypatch.setattr(FaceWatcher, "step", lambda self, *a: looked.append(a[1]) or step(self, *a))
-    again = track_video(clip[0], reconstructor, options, tmp_path)
-    assert looked == list(range(12, 30))
-    assert again.people[0].status == tracked.people[0].status
-    off = again.people[0].blendshapes - tracked.people[0].blendshapes
-    assert float(off.nan_to_num().abs().mean()) < 0.01
 
 
 def test_nobody_and_no_network(reconstructor, tmp_path):
@@ -369,46 +245,3 @@ def test_recorded_frames_come_at_their_times_and_late_ones_are_passed_over(clip)
     assert numbers[0] == 0 and stream.passed_over == 30 - len(numbers) > 10
     start = shown[0][1]
     assert all(at - start == pytest.approx(number / 25, abs=1e-6) for number, at in shown)
-
-
-def test_the_command(clip, tmp_path, capsys):
-    from hiface.cli.main import main
-
-    out = tmp_path / "out"
-    arguments = ["track", str(clip[0]), "-o", str(out), "--fps", "25", "--keyframes", "1", "--no-overlay"]
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 0
-    assert json.loads((out / "track.json").read_text())["n_frames"] == 30
-    assert not (out / ".seen").exists() and not (out / "overlay.mp4").exists()
-    said = capsys.readouterr().err
-    assert "interpolated" in said and "px at 512" in said
-    with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--seconds", "3"])
-    assert ended.value.code == 1 and "cameras" in capsys.readouterr().err
-
-
-def test_the_live_command_sends_and_keeps_a_motion(clip, tmp_path, capsys):
-    import socket
-
-    from hiface.animation.live_link import decode_packet
-    from hiface.animation.motion_json import read_motion_json
-    from hiface.cli.main import main
-
-    out = tmp_path / "motion.json"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.settimeout(5)
-        to = f"127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(SystemExit) as ended:
-            main(["live", str(clip[0]), "--fps", "5", "--to", to, "--name", "anna", "-o", str(out)])
-        assert ended.value.code == 0
-        packets = [decode_packet(listener.recv(4096)) for _ in range(10)]
-    assert {packet.subject for packet in packets} == {"anna"}
-    assert all(packet.channels is not None and len(packet.channels) == 61 for packet in packets)
-    motion = read_motion_json(out)
-    assert len(motion) > 10 and "packets" in capsys.readouterr().err
-    for wrong in (["-o", "motion.txt"], ["--seconds", "0"], ["--to", ":x"]):
-        with pytest.raises(SystemExit) as ended:
-            main(["live", str(clip[0]), *wrong])
-        assert ended.value.code == 1

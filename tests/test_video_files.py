@@ -2,6 +2,7 @@
 """Video files and folders of pictures as frames: times, damage, order; every file is made here."""
 
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from PIL import Image
 from hiface.data import video_pixels
 from hiface.data.frame_folders import natural_order
 from hiface.data.video import open_video
-from hiface.data.video_source import Clock
-from hiface.errors import MissingExtraError, VideoError
+from hiface.data.video_source import Clock, plausible_fps
+from hiface.errors import MissingExtraError, OptionError, VideoError
 from hiface.export.video import VideoWriter
 from video_clips import H, W, av, flat, noise, raw_video, read, sound, write, yuv
 
@@ -103,9 +104,21 @@ def test_folders_are_in_natural_order(tmp_path):
 
 
 def test_natural_order_of_mixed_names():
-    names = ["b2.png", "a10.png", "a9.png", "a.png", "10.png", "9.png", "a09.png"]
+    names = [
+        "b2.png",
+        "²x.png",
+        "a10.png",
+        "a9.png",
+        "a.png",
+        "٣.png",
+        "10.png",
+        "²9.png",
+        "9.png",
+        "a09.png",
+    ]
     ordered = [p.name for p in sorted(map(Path, names), key=natural_order)]
-    assert ordered == ["9.png", "10.png", "a.png", "a09.png", "a9.png", "a10.png", "b2.png"]
+    assert ordered[:7] == ["9.png", "10.png", "a.png", "a09.png", "a9.png", "a10.png", "b2.png"]
+    assert ordered[7:] == ["²9.png", "²x.png", "٣.png"]  # digits of other kinds are letters
 
 
 def test_each_bad_input_says_the_fix(tmp_path):
@@ -148,10 +161,23 @@ def test_absurd_sizes_are_refused(tmp_path, monkeypatch):
         open_video(path)
 
 
-@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_rate_must_be_positive(tmp_path, fps):
-    with pytest.raises(VideoError, match="over 0"):
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf"), 1e9, 1e-9, 1e-300, 1000.1])
+def test_a_rate_must_be_one_that_can_be(tmp_path, fps):
+    with pytest.raises(OptionError, match=r"0\.001 to 1000 frames a second") as caught:
         open_video(tmp_path, fps=fps)
+    assert "\n" not in str(caught.value)
+    Image.fromarray(flat((1, 2, 3))).save(tmp_path / "1.png")
+    for good in (0.001, 1000.0):
+        with open_video(tmp_path, good) as video:
+            assert video.info.fps == good
+
+
+def test_rates_that_containers_state_and_cannot_be_are_passed_over():
+    assert (
+        plausible_fps(None, Fraction(0), Fraction(90000), Fraction(30000, 1001), fallback=25.0)
+        == 30000 / 1001
+    )
+    assert plausible_fps(None, fallback=25.0) == plausible_fps(1e-9, 1e9, fallback=25.0) == 25.0
 
 
 def test_files_have_their_own_times(tmp_path):

@@ -2,6 +2,7 @@
 """Frames come upright, with square pixels and in the standards' colours."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,6 +102,31 @@ def test_frames_of_another_size_are_scaled(tmp_path):
     assert len(frames) == 8
     assert any("4 frames of another size" in line for line in video.warnings)
     assert (np.diff([f.time_s for f in frames]) > 0).all()
+
+
+def test_frames_that_are_turned_otherwise_have_bars_beside_them(monkeypatch):
+    """A phone that was turned while it recorded: its display matrix changes inside the stream."""
+    picture = flat((0, 0, 0))
+    picture[: H // 2, : W // 2] = (255, 0, 0)
+    turn = (np.array([0, 1, 0, -1, 0], np.int32) * 65536).tobytes()
+    codec = SimpleNamespace(name="rawvideo", sample_aspect_ratio=None, color_trc=2, color_primaries=2)
+    reader = video_pixels.FrameReader(SimpleNamespace(codec_context=codec, sample_aspect_ratio=None), "a")
+    monkeypatch.setattr(reader, "_convert", lambda frame, kind: picture.copy())
+
+    def image(matrix):
+        side = {} if matrix is None else {"DISPLAYMATRIX": matrix}
+        return reader.image(SimpleNamespace(width=W, height=H, side_data=side))
+
+    images = [image(matrix) for matrix in (turn, turn, None, turn, None)]
+    assert {image.shape for image in images} == {(W, H, 3)} and reader.resized == 2
+    np.testing.assert_array_equal(images[0], np.rot90(picture, -1))
+    np.testing.assert_array_equal(images[0], images[3])
+    high = H * H // W  # of the lying picture in the upright one's width
+    bar = (W - high) // 2
+    inside = images[2][bar : bar + high].astype(int)
+    assert images[2][:bar].max() == images[2][bar + high :].max() == 0 and images[2].flags.writeable
+    assert inside[2 : high // 2 - 2, 2 : H // 2 - 2].mean((0, 1)) == pytest.approx([255, 0, 0], abs=2)
+    assert inside[high // 2 + 3 :].max() < 10 and inside[:, H // 2 + 3 :].max() < 10
 
 
 def to_rgb(y, u, v, kr, kb, full):

@@ -260,6 +260,12 @@ def test_lost_frames_false_faces_and_order():
     doubled = replace(track, people=(*track.people, replace(track.people[0], id=9)))
     assert video_scores(truth, doubled)["frames"]["false"] == 20 + FRAMES
     assert video_scores(truth, replace(track, people=()))["frames"]["lost"] == FRAMES + 30
+    times = TIMES.clone()
+    times[7], times[9] = times[7] + 0.019, times[9] + 0.021  # a frame is 0.04 s
+    for shift in (0.0, 5.0):
+        moved = video_scores(truth, replace(track, times_s=times + shift))
+        assert moved["frames"]["disordered"] == 1
+    assert video_scores(truth, replace(track, times_s=TIMES.flip(0)))["frames"]["disordered"] == FRAMES - 1
     short = replace(track, times_s=TIMES[:-4])
     assert video_scores(truth, short)["frames"]["disordered"] == 4
 
@@ -343,6 +349,8 @@ def test_frames_out_of_order_are_counted(tmp_path):
         ),
         (lambda c: c["people"][0]["frames"]["blendshapes"].__setitem__(0, [0.0]), "shape"),
         (lambda c: c["people"].append(c["people"][0]), "one id"),
+        (lambda c: c.update(width=0), "not over 0"),
+        (lambda c: c.update(fps=-25), "not over 0"),
     ],
 )
 def test_tracks_that_do_not_keep_the_format_are_refused(tmp_path, change, word):
@@ -352,6 +360,9 @@ def test_tracks_that_do_not_keep_the_format_are_refused(tmp_path, change, word):
     change(content)
     path.write_text(json.dumps(content))
     with pytest.raises(EvaluationDataError, match=word):
+        read_track(path)
+    path.write_text("[" * 200_000)
+    with pytest.raises(EvaluationDataError, match="read"):
         read_track(path)
     path.write_text("{")
     with pytest.raises(EvaluationDataError, match="read"):

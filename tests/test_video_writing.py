@@ -53,6 +53,16 @@ def test_what_the_writer_refuses(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_frames_that_are_very_close_stay_in_order(tmp_path):
+    """Under the container's clock of 1/90000 s: the next one is a tick later, and later ones are not late."""
+    times = [0.0, 1e-6, 2e-6, 0.04, 0.040001, 0.08]
+    _, frames = read(write(tmp_path / "a.mp4", [flat(c) for c in COLOURS], times))
+    expected = [0.0, 1 / 90000, 2 / 90000, 0.04, 0.04 + 1 / 90000, 0.08]
+    assert [frame.time_s for frame in frames] == pytest.approx(expected, abs=1e-6)
+    for colour, frame in zip(COLOURS, frames, strict=True):
+        assert np.abs(frame.image_srgb.mean((0, 1)) - colour).max() < 6
+
+
 def test_another_encoder_when_the_first_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
     path = write(tmp_path / "a.mp4", [flat(c) for c in COLOURS])

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from hiface.errors import OptionError
+from hiface.cli.folders import prepare_folder
+from hiface.cli.track import warn
+from hiface.errors import NoFaceError, OptionError, OutputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hiface.animation.live_link_udp import LiveLinkSender
     from hiface.animation.motion import Motion
     from hiface.tracking.streaming import LiveAnswer
 
 _REPORT_S = 0.5
+_AWAY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,6 @@ def live(
     from rich.console import Console
 
     from hiface.animation.calibration import read_calibration
-    from hiface.animation.motion_files import write_motion
     from hiface.data.video import open_video
     from hiface.reconstructor import Reconstructor
     from hiface.tracking.live import LiveTracker
@@ -80,11 +84,15 @@ def live(
         raise OptionError(f"-o must end in .csv or .json, got {out.name}")
     if options.seconds is not None and not options.seconds > 0:
         raise OptionError(f"--seconds must be over 0, got {options.seconds:g}")
+    if out is not None:
+        prepare_folder(out.parent)
+        if out.is_dir():
+            raise OutputError(f"{out} is a folder; name a file with -o")
     console = Console(stderr=True, emoji=False)
     calibration = None if options.calibration is None else read_calibration(options.calibration)
-    answers: list[LiveAnswer] = []
     latencies = Latencies()
     with ExitStack() as stack:
+        kept = stack.enter_context(_Recorder(out))
         video = stack.enter_context(open_video(source, options.fps))
         with console.status("loading the face model and the networks"):
             reconstructor = Reconstructor("hiface", device=device, weights=options.weights)
@@ -97,8 +105,7 @@ def live(
             for answer in stream:
                 outlet.send(answer)
                 latencies.add(answer)
-                if out is not None:
-                    answers.append(answer)
+                kept.add(answer)
                 now = time.monotonic()
                 if now - reported >= _REPORT_S:
                     line.update(
@@ -110,8 +117,7 @@ def live(
                     break
         except KeyboardInterrupt:
             pass
-    if out is not None:
-        write_motion(out, _motion(answers))
+    warn(console, video.warnings)
     console.print(
         f"{len(latencies)} frames, {stream.passed_over} passed over, {outlet.sent} packets; late by "
         f"{latencies.percentile_ms(50):.0f} ms (median), {latencies.percentile_ms(95):.0f} ms (95 %)",
@@ -122,7 +128,7 @@ def live(
 
 
 class _Outlet:
-    """A sender for each person."""
+    """A sender for each person; those of people who are away for some seconds are closed."""
 
     def __init__(self, options: LiveOptions, fps: float, calibration) -> None:
         from hiface.cli.live_link import address
@@ -130,6 +136,8 @@ class _Outlet:
         self._host, self._port = ("", 0) if options.to == "none" else address(options.to)
         self._name, self._fps, self._calibration = options.name, min(max(fps, 1.0), 1000.0), calibration
         self._senders: dict[int, LiveLinkSender] = {}
+        self._seen_s: dict[int, float] = {}
+        self._sent = 0
         if self._host:
             self._sender(1)
 
@@ -143,10 +151,10 @@ class _Outlet:
     @property
     def sent(self) -> int:
         """Packets so far."""
-        return sum(sender.sent for sender in self._senders.values())
+        return self._sent + sum(sender.sent for sender in self._senders.values())
 
     def send(self, answer: LiveAnswer) -> None:
-        """A packet for each person known so far; who is not there is sent as not seen."""
+        """A packet for each person; who went away is sent as not seen for a while, the first one always."""
         if not self._host:
             return
         for face in answer.faces:
@@ -154,10 +162,16 @@ class _Outlet:
             if self._calibration is not None:
                 values = self._calibration.apply(values)
             self._sender(face.person).send(values, face.params.camera.R)
+            self._seen_s[face.person] = answer.frame.time_s
         present = {face.person for face in answer.faces}
-        for number, sender in self._senders.items():
-            if number not in present:
+        for number in self._senders.keys() - present:
+            sender = self._senders[number]
+            if number == 1 or answer.frame.time_s - self._seen_s[number] <= _AWAY_S:
                 sender.send(None)
+            else:
+                sender.close()
+                self._sent += sender.sent
+                del self._senders[number], self._seen_s[number]
 
     def _sender(self, person: int) -> LiveLinkSender:
         from hiface.animation.live_link_udp import LiveLinkSender
@@ -168,26 +182,48 @@ class _Outlet:
         return self._senders[person]
 
 
-def _motion(answers: list[LiveAnswer]) -> Motion:
-    """The first person's motion over all frames."""
-    import torch
+class _Recorder:
+    """Keeps the first person's motion and writes it in the end, however it ends."""
 
-    from hiface.animation.motion import Motion, fill_missing
-    from hiface.errors import NoFaceError
+    def __init__(self, out: Path | None) -> None:
+        self._out = out
+        self._times: list[float] = []
+        self._faces: list[tuple[Tensor, Tensor] | None] = []
 
-    first = [next((f for f in answer.faces if f.person == 1), None) for answer in answers]
-    known = next((face for face in first if face is not None), None)
-    if known is None:
-        raise NoFaceError("no face was seen; look into the camera, in more light")
-    seen = [face is not None for face in first]
-    nothing = torch.zeros_like(known.blendshapes)
-    expression, status = fill_missing(
-        torch.stack([nothing if face is None else face.blendshapes for face in first]), seen
-    )
-    poses, last = [], known.params.camera.T_cam_object
-    for face in first:
-        last = last if face is None else face.params.camera.T_cam_object
-        poses.append(last)
-    T = torch.stack(poses)
-    times = torch.tensor([answer.frame.time_s for answer in answers], dtype=torch.float32)
-    return Motion(expression, T[:, :3, :3], times - times[0], T[:, :3, 3], status)
+    def __enter__(self) -> _Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        from hiface.animation.motion_files import write_motion
+
+        if self._out is None:
+            return
+        if any(face is not None for face in self._faces):
+            write_motion(self._out, self._motion())
+        elif kind is None:
+            raise NoFaceError("no face was seen; look into the camera, in more light")
+
+    def add(self, answer: LiveAnswer) -> None:
+        """Keeps an answer's numbers, not its picture."""
+        if self._out is None:
+            return
+        face = next((face for face in answer.faces if face.person == 1), None)
+        self._times.append(answer.frame.time_s)
+        self._faces.append(None if face is None else (face.blendshapes, face.params.camera.T_cam_object))
+
+    def _motion(self) -> Motion:
+        """The motion; as in videos, short gaps are filled in, and longer ones are missing."""
+        import roma
+        import torch
+
+        from hiface.animation.motion import Motion, fill_missing
+        from hiface.tracking.follow import FollowOptions
+
+        nothing = next(face for face in self._faces if face is not None)
+        shapes, T = (torch.stack(part) for part in zip(*(f or nothing for f in self._faces), strict=True))
+        seen, gap_s = [face is not None for face in self._faces], FollowOptions().gap_s
+        filled, status = fill_missing(torch.cat([shapes, T.flatten(1)], 1), seen, self._times, gap_s)
+        shapes, T = filled[:, : shapes.shape[1]], filled[:, shapes.shape[1] :].unflatten(1, (4, 4))
+        times = torch.tensor(self._times, dtype=torch.float64) - self._times[0]
+        R = torch.as_tensor(roma.special_procrustes(T[:, :3, :3]))
+        return Motion(shapes, R, times, T[:, :3, 3], status)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,10 +12,11 @@ import tyro
 
 from hiface.cli.bars import progress_bar
 from hiface.cli.folders import prepare_folder
-from hiface.errors import OptionError
+from hiface.errors import OptionError, VideoError
+from hiface.optional import needed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
@@ -34,7 +35,7 @@ class VideoOptions:
     """How a video is tracked.
 
     Attributes:
-        people: Most people that are tracked; those seen longest.
+        people: Most people that are tracked; those whose faces fill most of the pictures.
         keyframes: Frames that a person's shape, texture and detail are solved from.
         smooth: both: steadied with frames before and after. none: every frame as it was fitted.
         focal_px: Focal length in pixels, if it is known.
@@ -70,13 +71,14 @@ def track(
 
     Writes OUT/person<N>/ with face.glb (52 morph targets and head motion, animated), blendshapes.csv (Live
     Link Face's layout), blendshapes.json, face.json and overview.png, OUT/overlay.mp4, and OUT/track.json
-    with an answer for every frame and person: ok, interpolated or missing.
+    with an answer for every frame and person: ok, interpolated or missing. A camera or stream is first
+    recorded as OUT/recording.mp4.
 
     Args:
-        source: Video file, folder of pictures, or camera:0.
+        source: Video file, folder of pictures, camera:0, or a stream's address.
         out: Output folder.
         options: How.
-        resume: Go on where an earlier run in the same folder was stopped.
+        resume: Go on where an earlier run in the same folder was stopped; a recording is not made anew.
         device: Device of the HiFace network, such as cpu or cuda. Chosen by itself when left out.
 
     Returns:
@@ -86,12 +88,17 @@ def track(
 
     from hiface.reconstructor import Reconstructor
     from hiface.saving import SaveOptions
-    from hiface.tracking.outputs import write_video_track
+    from hiface.tracking.outputs import refuse_own_overlay, write_video_track
     from hiface.tracking.store import SightingStore
 
     console = Console(stderr=True, emoji=False)
     prepare_folder(out)
-    video = _recorded(source, out, options, console)
+    if options.overlay and Path(source).is_dir():
+        needed("av", "the overlay needs PyAV (--no-overlay leaves it out)", "video")
+    refuse_own_overlay(source, out)
+    video = _recorded(source, out, options, resume, console)
+    if video != source:
+        options = replace(options, fps=None)  # the camera's, not the recording's
     work = out / ".seen"
     if not resume:
         SightingStore(work, {}).remove()
@@ -106,9 +113,17 @@ def track(
             progress.update(task, description=name, completed=done, total=total)
 
         found = _track(video, reconstructor, options, work, advance)
-        write_video_track(found, video, out, SaveOptions(wrinkles=options.wrinkles), options.overlay, advance)
+        save = SaveOptions(wrinkles=options.wrinkles)
+        told, failed = [], None
+        try:
+            told = write_video_track(found, video, out, save, options.overlay, advance)
+        except VideoError as error:
+            failed = error
     SightingStore(work, {}).remove()
     _print_summary(found, out, console)
+    warn(console, [*found.warnings, *told])
+    if failed is not None:
+        raise failed
     return 0
 
 
@@ -143,20 +158,24 @@ def _track(
     return track_video(video, reconstructor, how, work, advance)
 
 
-def _recorded(source: str, out: Path, options: VideoOptions, console: Console) -> str | Path:
+def _recorded(source: str, out: Path, options: VideoOptions, resume: bool, console: Console) -> str | Path:
     """The source itself; of a camera, a recording that is made first."""
+    from hiface.data.cameras import is_live
     from hiface.data.video import open_video
 
-    if options.seconds is not None and options.seconds <= 0:
+    if options.seconds is not None and not options.seconds > 0:
         raise OptionError(f"--seconds must be over 0, got {options.seconds:g}")
-    live = source.startswith("camera:") or "://" in source
-    if not live:
+    if not is_live(source):
         if options.seconds is not None:
             raise OptionError("--seconds is for cameras; files end by themselves")
         return source
     from hiface.export.video import VideoWriter
 
     path = out / "recording.mp4"
+    if path.exists():
+        if resume:
+            return path
+        raise OptionError(f"{path} is there already; track it with --resume or choose another folder")
     with open_video(source, options.fps) as camera:
         info = camera.info
         console.print(f"recording {info.name}; Ctrl-C ends it", markup=False, highlight=False)
@@ -168,7 +187,15 @@ def _recorded(source: str, out: Path, options: VideoOptions, console: Console) -
                         break
             except KeyboardInterrupt:
                 console.print("recording ended", markup=False)
+        dropped = [f"{camera.dropped} frames came too fast to be recorded"] if camera.dropped else []
+        warn(console, [*camera.warnings, *dropped])
     return path
+
+
+def warn(console: Console, lines: Sequence[str]) -> None:
+    """Prints warnings."""
+    for line in lines:
+        console.print(f"warning: {line}", style="yellow", markup=False, highlight=False)
 
 
 def _print_summary(found: VideoTrack, out: Path, console: Console) -> None:
@@ -186,5 +213,3 @@ def _print_summary(found: VideoTrack, out: Path, console: Console) -> None:
             str(person.number), *map(str, counts), "" if shake is None else f"{shake:.2f} px at 512"
         )
     console.print(table)
-    for line in found.warnings:
-        console.print(f"warning: {line}", style="yellow", markup=False, highlight=False)

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from hiface.data.video_pixels import FrameReader
-from hiface.data.video_source import VideoFrame, VideoInfo, VideoSource
+from hiface.data.video_source import VideoFrame, VideoInfo, VideoSource, plausible_fps
 from hiface.errors import VideoError
 from hiface.optional import needed
 
 PATIENCE_S = 10.0
 """How long a source may give no frame before it counts as gone."""
 _CAMERA = "camera:"
-_STREAMS = ("rtsp://", "http://", "https://", "udp://")
+_KINDS = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "tcp")
+_STREAMS = tuple(f"{kind}://" for kind in _KINDS)
 _FALLBACK_FPS = 30.0
 _WAIT_S = 0.1
 
@@ -44,7 +45,7 @@ class LiveVideo(VideoSource):
         if stream is None:
             container.close()
             raise VideoError(f"{name} has no video; check the address")
-        rate = stream.average_rate or stream.guessed_rate or fps or _FALLBACK_FPS
+        rate = plausible_fps(stream.average_rate, stream.guessed_rate, fps, fallback=_FALLBACK_FPS)
         has_audio = bool(container.streams.audio)
         self._converter = FrameReader(stream, name)
         self._thread = _NewestFrame(container, stream)
@@ -60,7 +61,7 @@ class LiveVideo(VideoSource):
         except BaseException:
             self._thread.stop()
             raise
-        super().__init__(VideoInfo(name, width, height, float(rate), None, None, has_audio, live=True))
+        super().__init__(VideoInfo(name, width, height, rate, None, None, has_audio, live=True))
 
     @property
     def dropped(self) -> int:
@@ -203,14 +204,15 @@ def camera_address(device: str, fps: float | None) -> tuple[str, str, dict[str, 
     if not device:
         raise VideoError("camera: needs a number or a device; use camera:0")
     options = {} if fps is None else {"framerate": f"{fps:g}"}
+    is_number = device.isascii() and device.isdecimal()
     if sys.platform == "darwin":
         return f"{device}:none", "avfoundation", {"framerate": "30", "pixel_format": "uyvy422", **options}
     if sys.platform == "win32":
         names = _listed("dshow")
-        if device.isdigit() and int(device) >= len(names):
+        if is_number and int(device) >= len(names):
             raise VideoError(f"there is no camera {device}; {_cameras_there('dshow')}; use camera:<its name>")
-        return f"video={names[int(device)] if device.isdigit() else device}", "dshow", options
-    return f"/dev/video{device}" if device.isdigit() else device, "v4l2", options
+        return f"video={names[int(device)] if is_number else device}", "dshow", options
+    return f"/dev/video{device}" if is_number else device, "v4l2", options
 
 
 def open_container(address: str, kind: str | None, options: dict[str, str]) -> Any:

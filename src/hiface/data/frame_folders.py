@@ -67,7 +67,7 @@ class FrameFolder(VideoSource):
 def natural_order(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key of file names that puts `frame2` before `frame10`; whatever differs has different keys."""
     parts = re.split(r"([0-9]+)", path.stem.casefold())
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p], path.name
+    return [(0, int(p), "") if p.isascii() and p.isdecimal() else (1, 0, p) for p in parts if p], path.name
 
 
 def _read(path: Path) -> Photo:

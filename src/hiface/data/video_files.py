@@ -11,7 +11,7 @@ import numpy as np
 
 from hiface.data.images import IMAGE_SUFFIXES
 from hiface.data.video_pixels import FrameReader, refuse_huge
-from hiface.data.video_source import Clock, VideoFrame, VideoInfo, VideoSource
+from hiface.data.video_source import Clock, VideoFrame, VideoInfo, VideoSource, plausible_fps
 from hiface.errors import VideoError
 from hiface.optional import needed
 
@@ -109,7 +109,9 @@ class _Pass:
         if self._clock.mended:
             lines.append(f"{self._clock.mended} frames had a time that did not increase, which was mended")
         if self._reader.resized:
-            lines.append(f"{self._reader.resized} frames of another size were scaled to the first one's")
+            lines.append(
+                f"{self._reader.resized} frames of another size or turn were scaled to the first one's"
+            )
         expected, seconds = self.info.n_frames, self.info.duration_s
         short = seconds is not None and self._end_s < seconds - max(1.5 / self.info.fps, self._slack_s)
         if expected and self._count < expected - self._broken and (short or self._stopped):
@@ -131,7 +133,7 @@ class _Pass:
             name=self._name,
             width=picture.shape[1],
             height=picture.shape[0],
-            fps=float(stream.average_rate or stream.guessed_rate or _FALLBACK_FPS),
+            fps=plausible_fps(stream.average_rate, stream.guessed_rate, fallback=_FALLBACK_FPS),
             n_frames=stream.frames or None,
             duration_s=duration_s,
             has_audio=bool(container.streams.audio),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from hiface.colour import linear_to_srgb, srgb_to_linear, to_uint8
 from hiface.data.images import MAX_PIXELS
@@ -50,7 +51,8 @@ class FrameReader:
     """Turns decoded frames of one stream into pictures, all of the first one's size.
 
     Attributes:
-        resized: Number of frames that had another size and were scaled to the first one's.
+        resized: Number of frames that had another size, or were turned otherwise, and were scaled to the
+            first one's size; those turned otherwise with bars beside them, so that faces keep their shape.
     """
 
     def __init__(self, stream: Any, name: str) -> None:
@@ -62,6 +64,7 @@ class FrameReader:
         self._reformatter = needed("av.video.reformatter", "videos need PyAV", "video").VideoReformatter()
         self._stored: tuple[int, int] | None = None
         self._size: tuple[int, int] | None = None
+        self._upright: tuple[int, int] | None = None
 
     def image(self, frame: Any) -> np.ndarray:
         """Upright picture of a decoded frame.
@@ -80,13 +83,19 @@ class FrameReader:
             self._stored = (frame.width, frame.height)
             self._size = square_pixels(frame.width, frame.height, self._aspect)
             refuse_huge(*self._size, self._name)
-        self.resized += (frame.width, frame.height) != self._stored
         trc, primaries = _curve_and_primaries(self._codec)
         wide = trc in (_PQ, _HLG) or primaries in _TO_SRGB
         pixels = self._convert(frame, "rgb48le" if wide else "rgb24")
         image = _wide_to_srgb(pixels, trc, primaries) if wide else pixels
         matrix = frame.side_data.get("DISPLAYMATRIX")
-        return image if matrix is None else turn_upright(image, np.frombuffer(bytes(matrix), np.int32))
+        if matrix is not None:
+            image = turn_upright(image, np.frombuffer(bytes(matrix), np.int32))
+        size = image.shape[1], image.shape[0]
+        self._upright = self._upright or size
+        self.resized += (frame.width, frame.height) != self._stored or size != self._upright
+        if size != self._upright:
+            image = np.array(ImageOps.pad(Image.fromarray(image), self._upright, Image.Resampling.BICUBIC))
+        return image
 
     def _convert(self, frame: Any, pixel_format: str) -> np.ndarray:
         """Scaled to the stream's size, [H, W, 3] uint8 or uint16 that nobody else writes to."""

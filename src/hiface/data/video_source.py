@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+FPS_RANGE = (0.001, 1000.0)
+"""Frames a second that can be true."""
 _Source = TypeVar("_Source", bound="VideoSource")
 _JUMP_BACK_S = 1.0
 
@@ -96,6 +98,12 @@ class VideoSource(ABC):
         """Adds a warning unless it is there already."""
         if line not in self.warnings:
             self.warnings.append(line)
+
+
+def plausible_fps(*rates: Any, fallback: float) -> float:
+    """The first of some rates (numbers or None) that can be true: containers state 90000 too."""
+    low, high = FPS_RANGE
+    return next((float(rate) for rate in rates if rate is not None and low <= rate <= high), fallback)
 
 
 class Clock:

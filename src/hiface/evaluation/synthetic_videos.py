@@ -38,6 +38,17 @@ _FIRST = (HOLDOUT_SEED + 7) * (SEED_STRIDE // PICTURES_PER_PERSON)
 _PER_SEED = 10_000
 _WITH_TONE, _UNEVEN, _LYING = 0, 2, 4
 _CRF, _CRF_STILL = (18, 30), (12, 18)  # stronger compression takes all the noise away
+_SHAPES: dict[str, tuple[int | None, ...]] = {  # of each frame; pose has as many joints as the model
+    "presence": (),
+    "expression": (52,),
+    "pose": (None, 3),
+    "K": (3, 3),
+    "T_cam_object": (4, 4),
+    "T_cam_head": (4, 4),
+    "landmarks68_px": (68, 2),
+    "visible68": (68,),
+    "eye_closure": (2,),
+}
 
 
 @dataclass(frozen=True)
@@ -208,13 +219,16 @@ def read_truth(folder: Path, name: str) -> VideoTruth:
         EvaluationDataError: A file is missing, damaged or of another version.
     """
     path = folder / f"{name}.json"
-    about = read_json_object(path)
+    try:
+        about = read_json_object(path)
+    except RecursionError:
+        about = None
     if about is None or about.get("format") != VIDEO_VERSION:
         raise EvaluationDataError(
             f"{path} is missing or of another version than {VIDEO_VERSION}; make it anew"
         )
     try:
-        return VideoTruth(
+        truth = VideoTruth(
             name,
             about["kind"],
             about["fps"],
@@ -224,7 +238,26 @@ def read_truth(folder: Path, name: str) -> VideoTruth:
             tuple(person["number"] for person in about["people"]),
             **load_file(path.with_suffix(".safetensors")),
         )
-    except (OSError, KeyError, TypeError, SafetensorError) as error:
+        _check_truth(truth, int(about["n_frames"]))
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
         raise EvaluationDataError(
             f"{path} and its tensors cannot be read ({error}); make them anew"
         ) from error
+    return truth
+
+
+def _check_truth(truth: VideoTruth, n_frames: int) -> None:
+    """Raises ValueError for shapes that do not fit, and for numbers that cannot be."""
+    if min(truth.width, truth.height, n_frames) < 1 or not 0.0 < truth.fps < float("inf"):
+        raise ValueError("width, height, fps or n_frames is not over 0")
+    steps = truth.times_s.diff()
+    if truth.times_s.shape != (n_frames,) or not bool(((steps > 0.0) & steps.isfinite()).all()):
+        raise ValueError(f"times_s are not {n_frames} that increase")
+    for name, shape in _SHAPES.items():
+        values = getattr(truth, name)
+        wanted = (len(truth.people), n_frames, *shape)
+        fits = all(have == want or want is None for have, want in zip(values.shape, wanted, strict=False))
+        if values.dim() != len(wanted) or not fits:
+            raise ValueError(f"{name} has shape {tuple(values.shape)}")
+        if not bool(values[truth.presence != ABSENT].isfinite().all()):
+            raise ValueError(f"{name} is not finite in a frame in which a person is")

@@ -107,11 +107,11 @@ def read_track(path: Path) -> Track:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EvaluationDataError(f"{path} is no track that can be read ({error}); track it again") from error
     try:
         return _track(content)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise EvaluationDataError(
             f"{path} does not keep the format of version {TRACK_VERSION}: {reason}; track it again"
@@ -131,6 +131,7 @@ def _track(content: dict[str, Any]) -> Track:
     people = tuple(person for person, _ in found)
     _check(len({person.id for person in people}) == len(people), "two people have one id")
     width, height, fps = int(content["width"]), int(content["height"]), float(content["fps"])
+    _check(min(width, height) > 0 and 0.0 < fps < float("inf"), "width, height or fps is not over 0")
     K = None if content.get("K") is None else torch.tensor(content["K"], dtype=torch.float64)
     _check(K is None or (K.shape == (3, 3) and bool(K.isfinite().all())), "K is no matrix [3][3]")
     return Track(fps, width, height, times, people, K, sum(faults for _, faults in found))

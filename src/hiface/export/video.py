@@ -39,9 +39,10 @@ class VideoWriter:
         video.write(image_srgb)
     ```
 
-    Frames keep their times (variable frame rate, to 1/90000 s); the first one is at 0 in the file. Sides that
-    are odd get one more pixel by repeating the edge, since H.264's colours are stored by blocks of two. Where
-    an exception, Ctrl-C included, leaves the `with` block, nothing is left behind unless `keep_partial`.
+    Frames keep their times (variable frame rate, to 1/90000 s, which is the least that they are apart in the
+    file); the first one is at 0. Sides that are odd get one more pixel by repeating the edge, since H.264's
+    colours are stored by blocks of two. Where an exception, Ctrl-C included, leaves the `with` block, nothing
+    is left behind unless `keep_partial`.
 
     Attributes:
         path: File to write.
@@ -120,13 +121,13 @@ class VideoWriter:
             )
         if time_s is None:
             time_s = 0.0 if self._last_s is None else self._last_s + 1.0 / self._fps
+        if not np.isfinite(time_s) or (self._last_s is not None and time_s <= self._last_s):
+            raise VideoError(f"frame times must increase: {time_s} s comes after {self._last_s} s")
         if self._last_s is None:
             self._first_s = time_s
             if self._sound is not None:
                 self._sound.start_at(time_s)
-        pts = round((time_s - self._first_s) / self._base) if np.isfinite(time_s) else -1
-        if pts <= self._last_pts:
-            raise VideoError(f"frame times must increase: {time_s} s comes after {self._last_s} s")
+        pts = max(round((time_s - self._first_s) / self._base), self._last_pts + 1)
         frame = self._frame(image_srgb)
         frame.pts, frame.time_base = pts, self._base
         self._last_s, self._last_pts = time_s, pts

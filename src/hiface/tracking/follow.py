@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from hiface.animation.blinks import shut_blinks
 from hiface.errors import FitError
 from hiface.export.morphs import morph_weights
 from hiface.fitting.follow import PersonFollower
 from hiface.fitting.observe import landmark_observation
+from hiface.morphable import MorphableModel
 from hiface.result import FaceResult
 from hiface.tracking.paths import FacePaths, PathNoise, smooth_path
 from hiface.tracking.result import PersonTrack, Status
@@ -21,6 +24,7 @@ from hiface.types import Camera, FaceParams
 
 EXPRESSION_SIGMA = 0.05  # of expressions about those that the network reads, 0..1
 _GAP_S = 0.4
+_BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class FollowOptions:
 
     Attributes:
         gap_s: Longest gap that is filled in.
-        noise: For the smoother; None leaves every frame as it was fitted.
+        noise: For the smoother; None leaves every frame as it was fitted, half shut blinks too.
     """
 
     gap_s: float = _GAP_S
@@ -114,6 +118,14 @@ def pieces(seen: np.ndarray, times_s: Sequence[float], cuts: Sequence[int], gap_
     return found
 
 
+def _shut_blinks(model: MorphableModel, times_s: np.ndarray, expression: Tensor) -> None:
+    """Stretches both eyes' blinks in place."""
+    for name in _BLINKS:
+        if name in model.data.expression_names:
+            column = expression[:, model.expression_index(name)]
+            column.copy_(torch.from_numpy(shut_blinks(times_s, column.double().numpy())))
+
+
 def _track(
     number: int,
     face: FaceResult,
@@ -143,6 +155,8 @@ def _track(
         light[rows] = torch.stack([f.light for f in frames if f is not None]).mean(0)
         for frame in piece:
             status[frame] = "ok" if seen[frame] else "interpolated"
+    if options.noise is not None:
+        _shut_blinks(model, times, expression)
     points = torch.full((count, 68, 2), torch.nan)
     blendshapes = torch.full_like(expression, torch.nan)
     score = torch.zeros(count)

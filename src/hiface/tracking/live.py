@@ -128,13 +128,10 @@ class LiveTracker:
         self._focal = self._focal_px or default_focal_px(width, height)
         sightings = self._watcher.step(image_srgb, self._frame, time_s, self._focal)
         self._frame += 1
-        present: dict[int, int] = {}
+        numbers = self._acquaintances.people_of(sightings)
+        self._people = {n: person for n, person in self._people.items() if n in self._acquaintances}
         found = []
-        for sighting in sightings:
-            number = self._acquaintances.person_of(sighting, present)
-            if number in present.values():
-                continue
-            present[sighting.tracklet] = number
+        for number, sighting in zip(numbers, sightings, strict=True):
             person = self._people.get(number)
             if person is None:
                 person = _LivePerson(self._reconstructor, self._paths, self._config)
@@ -169,8 +166,10 @@ class LiveTracker:
             return maps.displacement, detailed_normals(model, vertices, maps.displacement)
 
     def _read(self, image_srgb: np.ndarray, detections: list[Detection]) -> FaceParams:
-        """Reads detail as long as somebody's is not known well, which may be a newcomer's."""
-        known = [p for p in self._people.values() if p.count >= _DETAIL_FRAMES]
+        """Reads detail as long as that of somebody in the frame is not known well, newcomers' for one."""
+        followed = self._acquaintances.followed
+        present = [self._people[followed[tracklet]] for tracklet in self._watcher.going_on]
+        known = [person for person in present if person.count >= _DETAIL_FRAMES]
         self._with_detail = len(known) < len(detections)
         return self._reconstructor.coefficients(image_srgb, detections, self._focal, self._with_detail)
 

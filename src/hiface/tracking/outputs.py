@@ -9,21 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from hiface.animation.motion import held_frames
 from hiface.animation.motion_files import write_live_link_csv
 from hiface.animation.motion_json import write_motion_json
-from hiface.data.video import open_video
+from hiface.errors import HifaceError, OptionError, OutputError, VideoError
 from hiface.evaluation.track_files import STATUSES, TRACK_FILE, Track, TrackedPerson, write_track
 from hiface.export.clips import Clip
-from hiface.export.tracked_frame import ShownFace, frame_panels
-from hiface.export.video import VideoWriter
 from hiface.saving import SaveOptions, save_animation, save_person
-from hiface.tracking.result import PersonTrack, VideoTrack, held_frames
+from hiface.tracking.overlay import OVERLAY_FILE, write_overlay
+from hiface.tracking.result import PersonTrack, VideoTrack
 from hiface.types import Camera
 
-_PANEL_PX = 480
-_DETAIL_EVERY_PX = 64  # faces smaller than this show no relief
+_FILES = ("face.glb", "face.json", "overview.png", "blendshapes.csv", "blendshapes.json")
 _UPRIGHT = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))  # camera axes to those of object space, and back
 
 
@@ -89,8 +87,10 @@ def write_video_track(
     options: SaveOptions,
     overlay: bool = True,
     advance: Callable[[str, int, int], None] = lambda stage, done, total: None,
-) -> None:
-    """Writes everything; track.json comes last, so that a folder that has it is whole.
+) -> list[str]:
+    """Writes everything; track.json comes after the people, so that they are whole where it is there.
+
+    What an earlier run has written is deleted first. The overlay comes last: where it fails, the rest stays.
 
     Args:
         track: What was tracked.
@@ -100,49 +100,50 @@ def write_video_track(
         overlay: Whether overlay.mp4 is made.
         advance: Called with a stage, the steps done and their number.
 
+    Returns:
+        What went wrong with the overlay's sound, a line each.
+
     Raises:
+        OptionError: The source is an overlay that would be overwritten.
         OutputError: The folder cannot be written.
-        VideoError: The video cannot be read again.
+        VideoError: The overlay cannot be made, such as of a video that cannot be read again; all other files
+            are there.
     """
+    refuse_own_overlay(source, out)
+    remove_video_track(out)
     for done, person in enumerate(track.people):
         advance("writing faces", done, len(track.people))
         write_person_track(person, track, out / f"person{person.number}", options)
-    if overlay:
-        write_overlay(track, source, out / "overlay.mp4", advance)
     write_track(out / TRACK_FILE, as_track(track))
+    if not overlay:
+        return []
+    try:
+        return write_overlay(track, source, out / OVERLAY_FILE, advance)
+    except HifaceError as error:
+        raise VideoError(f"{OVERLAY_FILE} could not be made ({error}); all else is in {out}") from error
 
 
-def write_overlay(
-    track: VideoTrack,
-    source: str | Path,
-    path: Path,
-    advance: Callable[[str, int, int], None] = lambda stage, done, total: None,
-) -> None:
-    """Original, fitted faces and relief side by side, with the video's own times and sound."""
-    total = len(track.times_s)
-    height = min(_PANEL_PX, track.height) // 2 * 2
-    textures = {person.number: person.face.texture(512) for person in track.people}
-    fps = track.fps if Path(source).is_dir() else None
-    with open_video(source, fps) as video:
-        width = max(2, round(track.width * height / track.height))
-        sound = Path(source) if video.info.has_audio else None
-        with VideoWriter(path, 3 * width, height, track.fps, sound) as writer:
-            for frame in video:
-                if frame.index >= total:
-                    break
-                faces = _shown(track, frame.index, textures)
-                writer.write(frame_panels(frame.image_srgb, faces, height), frame.time_s)
-                advance("overlay", frame.index + 1, total)
+def refuse_own_overlay(source: str | Path, out: Path) -> None:
+    """Raises OptionError if a source is the overlay of a folder that is to be written anew."""
+    path, overlay = Path(source), out / OVERLAY_FILE
+    if path.exists() and overlay.exists() and path.samefile(overlay):
+        raise OptionError(f"{overlay} would be overwritten; choose another folder with -o")
 
 
-def _shown(track: VideoTrack, index: int, textures: dict[int, Tensor]) -> list[ShownFace]:
-    there = [person for person in track.people if person.status[index] != "missing"]
-    there.sort(key=lambda person: -float(person.T_cam_object[index, 2, 3]))
-    shown = []
-    for person in there:
-        params, box = person.params(index), person.box[index]
-        relief = None
-        if float((box[2:] - box[:2]).max()) >= _DETAIL_EVERY_PX and person.face.has_detail:
-            relief = person.face.with_params(params).displacement()
-        shown.append(ShownFace(person.face.model, params, textures[person.number], relief))
-    return shown
+def remove_video_track(out: Path) -> None:
+    """Deletes what `write_video_track` has written into a folder; other files stay.
+
+    Raises:
+        OutputError: A file cannot be deleted.
+    """
+    folders = [f for f in out.glob("person*") if f.name.removeprefix("person").isdecimal() and f.is_dir()]
+    try:
+        for path in (out / TRACK_FILE, out / OVERLAY_FILE, *(f / name for f in folders for name in _FILES)):
+            path.unlink(missing_ok=True)
+        for folder in folders:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename} cannot be replaced ({error.strerror}); choose another folder"
+        ) from error

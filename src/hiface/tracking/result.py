@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiface.animation.motion import Motion
+from hiface.animation.motion import Motion, held_frames
 from hiface.result import FaceResult
 from hiface.types import Camera, FaceParams
 
@@ -24,7 +24,7 @@ class PersonTrack:
     """One person in all N frames of a video. Numbers are NaN where the status is "missing".
 
     Attributes:
-        number: 1 for whoever is seen longest.
+        number: 1 for whoever fills most of the pictures.
         face: The person, reconstructed from frames together: shape, texture and static detail.
         camera: Intrinsics of all frames; its pose has no meaning.
         status: N entries.
@@ -70,15 +70,8 @@ class PersonTrack:
         """The motion of the face; frames where it is missing hold the last one."""
         last = held_frames(self.there)
         T = self.T_cam_object[last]
-        times = torch.tensor(times_s, dtype=torch.float32)
+        times = torch.tensor(times_s, dtype=torch.float64)
         return Motion(self.blendshapes[last], T[:, :3, :3], times, T[:, :3, 3], tuple(self.status))
-
-
-def held_frames(there: np.ndarray) -> np.ndarray:
-    """[N] the frame that each frame shows: itself, or the last one that is there, or the first."""
-    last = np.where(there, np.arange(len(there)), -1)
-    last = np.maximum.accumulate(last)
-    return np.where(last < 0, int(np.argmax(there)), last)
 
 
 @dataclass(frozen=True)
@@ -91,9 +84,9 @@ class VideoTrack:
         height: Pixels.
         fps: Mean frames a second.
         times_s: N times, from the first frame.
-        people: By how long they are seen.
+        people: By how much of the pictures they fill.
         timings_s: Seconds by stage.
-        warnings: What was wrong with the file, or with faces.
+        warnings: What was wrong with the file, and who was left out.
     """
 
     name: str

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -76,16 +75,42 @@ class WatchConfig:
     memory: int = 30
 
 
-@dataclass
-class _Followed:
-    """A face that was in the last frame."""
+@dataclass(frozen=True)
+class Followed:
+    """A face that was in the last frame.
 
-    number: int
+    Attributes:
+        sighting: In that frame.
+        velocity_px: [2] by which it moved.
+        likeness: [K] mean identity over its standard deviations.
+        count: Frames so far.
+        strikes: Last frames in a row that showed somebody else.
+    """
+
     sighting: Sighting
     velocity_px: np.ndarray
     likeness: Tensor
     count: int = 1
     strikes: int = 0
+
+
+@dataclass(frozen=True)
+class WatchState:
+    """What a watcher knows after a frame, besides the scene.
+
+    Attributes:
+        followed: Faces of the frame.
+        tracklets: Number of tracklets so far.
+        searched_s: When the whole picture was searched last.
+        lost_s: When a face was lost last.
+        idle: Last frames in a row without a face.
+    """
+
+    followed: Sequence[Followed] = ()
+    tracklets: int = 0
+    searched_s: float = -np.inf
+    lost_s: float = -np.inf
+    idle: int = 0
 
 
 @dataclass
@@ -97,20 +122,17 @@ class FaceWatcher:
         read: The network of coefficients.
         identity_sigma: [K] standard deviations by which identities are compared.
         config: How frames are searched.
-        cuts: Frames so far that began another scene.
+        state: What is known of the last frame's faces; to go on with an earlier run, that of its last frame.
+        going_on: While `read` is called, numbers of the tracklets that go on in this frame.
     """
 
     detector: FaceDetector
     read: Read
     identity_sigma: Tensor
     config: WatchConfig = field(default_factory=WatchConfig)
-    cuts: list[int] = field(default_factory=list)
+    state: WatchState = field(default_factory=WatchState)
+    going_on: list[int] = field(default_factory=list)
     _scenes: CutDetector = field(default_factory=CutDetector)
-    _followed: list[_Followed] = field(default_factory=list)
-    _next: int = 0
-    _searched_s: float = -np.inf
-    _lost_s: float = -np.inf
-    _idle: int = 0
 
     def __post_init__(self) -> None:
         everything = replace(self.detector.config, fine_side_px=self.config.fine_side_px)
@@ -130,67 +152,63 @@ class FaceWatcher:
         Returns:
             One sighting for each face, in the order of their tracklets.
         """
-        if self._scenes.step(image_srgb):
-            self.cuts.append(frame)
-            self._followed, self._searched_s = [], -np.inf
-        found, lost = self._look_again(image_srgb, focal_px)
-        self._lost_s = time_s if lost else self._lost_s
-        soon = time_s - self._lost_s <= self.config.lost_for_s
+        state = self.state
+        if self.skip(image_srgb, frame):
+            state = replace(state, followed=(), searched_s=-np.inf)
+        found, lost = self._look_again(image_srgb, state.followed, focal_px)
+        self.going_on = [old.sighting.tracklet for old, _ in found if old is not None]
+        lost_s, searched_s = time_s if lost else state.lost_s, state.searched_s
+        soon = time_s - lost_s <= self.config.lost_for_s
         wait_s = self.config.search_lost_s if soon else self.config.search_every_s
-        if lost or not self._followed or time_s - self._searched_s >= wait_s - 1e-9:
-            found += self._newcomers(image_srgb, focal_px, [d for _, d in found])
-            self._searched_s = time_s
-        self._idle = 0 if found else self._idle + 1
-        if not found:
-            self._followed = []
-            return []
-        read = self.read(image_srgb, [d for _, d in found])
-        kept = [self._taken(old, Sighting(0, frame, time_s, d, read[i])) for i, (old, d) in enumerate(found)]
-        self._followed = self._without_twins(kept)
-        return [face.sighting for face in self._followed]
+        if lost or not state.followed or time_s - searched_s >= wait_s - 1e-9:
+            thorough = state.idle % self.config.idle_fine_every == 0
+            found += self._newcomers(image_srgb, focal_px, [d for _, d in found], thorough)
+            searched_s = time_s
+        read = self.read(image_srgb, [d for _, d in found]) if found else ()
+        tracklets, faces = state.tracklets, []
+        for i, (old, detection) in enumerate(found):
+            faces.append(self._taken(old, Sighting(tracklets, frame, time_s, detection, read[i])))
+            tracklets = max(tracklets, faces[-1].sighting.tracklet + 1)
+        faces = self._without_twins(faces)
+        idle = 0 if found else state.idle + 1
+        self.state = WatchState(faces, tracklets, searched_s, lost_s, idle)
+        return [face.sighting for face in faces]
+
+    def skip(self, image_srgb: np.ndarray, frame: int) -> bool:
+        """Takes note of a frame's scene, which is all that is done with frames that an earlier run has seen.
+
+        Returns:
+            Whether another scene begins.
+        """
+        return self._scenes.step(image_srgb, frame)
 
     @property
-    def tracklets(self) -> int:
-        """Number of tracklets so far."""
-        return self._next
-
-    def resume(self, last: Sequence[Sighting], tracklets: int, cuts: Sequence[int]) -> None:
-        """Goes on after frames that were seen before.
-
-        Args:
-            last: Of the last of these frames.
-            tracklets: How many there were.
-            cuts: Frames among them that began another scene.
-        """
-        self._next, self.cuts = tracklets, list(cuts)
-        still, sigma = np.zeros(2, np.float32), self.identity_sigma
-        self._followed = [_Followed(s.tracklet, s, still, s.read.identity / sigma) for s in last]
+    def cuts(self) -> list[int]:
+        """Frames so far that began another scene."""
+        return self._scenes.cuts
 
     def _look_again(
-        self, image_srgb: np.ndarray, focal_px: float
-    ) -> tuple[list[tuple[_Followed | None, Detection]], bool]:
+        self, image_srgb: np.ndarray, followed: Sequence[Followed], focal_px: float
+    ) -> tuple[list[tuple[Followed | None, Detection]], bool]:
         """Followed faces with what is seen of them now, and whether one was lost."""
-        if not self._followed:
+        if not followed:
             return [], False
-        places = np.stack(
-            [f.sighting.detection.landmarks68_px.numpy() + f.velocity_px for f in self._followed]
-        )
-        found: list[tuple[_Followed | None, Detection]] = []
+        places = np.stack([f.sighting.detection.landmarks68_px.numpy() + f.velocity_px for f in followed])
+        found: list[tuple[Followed | None, Detection]] = []
         again = self.detector.look_again(image_srgb, places.astype(np.float32), focal_px)
-        for old, place, now in zip(self._followed, places, again, strict=True):
+        for old, place, now in zip(followed, places, again, strict=True):
             if now is None:
                 continue
             size = float((now.box[2:] - now.box[:2]).max())
             off = np.abs(now.landmarks68_px.numpy().mean(0) - place.mean(0)).max()
             if off <= self.config.leap * size:
                 found.append((old, now))
-        return found, len(found) < len(self._followed)
+        return found, len(found) < len(followed)
 
     def _newcomers(
-        self, image_srgb: np.ndarray, focal_px: float, known: list[Detection]
-    ) -> list[tuple[_Followed | None, Detection]]:
+        self, image_srgb: np.ndarray, focal_px: float, known: list[Detection], thorough: bool
+    ) -> list[tuple[Followed | None, Detection]]:
         """Faces that are not followed yet."""
-        thorough = self._idle % self.config.idle_fine_every == 0
         found = (self._full if thorough else self._quick).detect(image_srgb, focal_px)
         if found and known:
             boxes = [np.stack([d.box.numpy() for d in group]) for group in (found, known)]
@@ -198,30 +216,26 @@ class FaceWatcher:
             found = [d for d, new in zip(found, far, strict=True) if new]
         return [(None, d) for d in found]
 
-    def _taken(self, old: _Followed | None, seen: Sighting) -> _Followed:
-        """A face in this frame: what was followed goes on, or something new begins."""
+    def _taken(self, old: Followed | None, seen: Sighting) -> Followed:
+        """A face in this frame: what was followed goes on, or something new begins, which `seen` is."""
         likeness = seen.read.identity / self.identity_sigma
+        begun = Followed(seen, np.zeros(2, np.float32), likeness)
         if old is None:
-            return self._begun(seen, likeness)
+            return begun
         strikes = old.strikes + 1 if unlikeness(likeness, old.likeness) > self.config.unlike else 0
         if strikes >= self.config.strikes:
-            return self._begun(seen, likeness)
+            return begun
         now, before = seen.detection.landmarks68_px, old.sighting.detection.landmarks68_px
         share = 0.0 if strikes else 1.0 / min(old.count + 1, self.config.memory)
-        return _Followed(
-            old.number,
-            replace(seen, tracklet=old.number),
+        return Followed(
+            replace(seen, tracklet=old.sighting.tracklet),
             (now - before).mean(0).numpy(),
             old.likeness + share * (likeness - old.likeness),
             old.count + 1,
             strikes,
         )
 
-    def _begun(self, seen: Sighting, likeness: Tensor) -> _Followed:
-        number, self._next = self._next, self._next + 1
-        return _Followed(number, replace(seen, tracklet=number), np.zeros(2, np.float32), likeness)
-
-    def _without_twins(self, faces: list[_Followed]) -> list[_Followed]:
+    def _without_twins(self, faces: list[Followed]) -> list[Followed]:
         """Of followed faces that have met on one face, the one that it is most like stays."""
         if len(faces) < 2:
             return faces
@@ -239,10 +253,3 @@ class FaceWatcher:
 def unlikeness(a: Tensor, b: Tensor) -> float:
     """One minus the cosine of two identities [K] over their standard deviations: 0 alike, 1 unrelated."""
     return 1.0 - float(F.cosine_similarity(a, b, dim=0))
-
-
-def mean_likeness(sightings: list[Sighting], identity_sigma: Tensor) -> Tensor:
-    """[K] mean identity over its standard deviations of a tracklet, surer sightings counting more."""
-    ids = torch.stack([s.read.identity for s in sightings]) / identity_sigma
-    weight = torch.tensor([s.detection.score for s in sightings])
-    return (ids * weight[:, None]).sum(0) / weight.sum()

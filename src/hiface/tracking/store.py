@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hiface.atomic import atomic_write_bytes
+from hiface.data.images import IMAGE_SUFFIXES
 from hiface.networks.detect import Detection
-from hiface.tracking.sightings import Sighting
+from hiface.tracking.sightings import Followed, Sighting, WatchState
 from hiface.types import Camera, FaceParams
 
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 100  # frames
 
 
@@ -29,19 +31,19 @@ class Seen:
 
     Attributes:
         times_s: Of all of them.
-        cuts: Those that begin another scene.
         sightings: Faces in them, in order.
-        tracklets: Number of tracklets.
+        state: Of the watcher after the last of them.
     """
 
-    times_s: list[float]
-    cuts: list[int]
-    sightings: list[Sighting]
-    tracklets: int = 0
+    times_s: list[float] = field(default_factory=list)
+    sightings: list[Sighting] = field(default_factory=list)
+    state: WatchState = field(default_factory=WatchState)
 
-    def last(self) -> list[Sighting]:
-        """Faces of the last frame."""
-        return [s for s in self.sightings[-64:] if s.frame == len(self.times_s) - 1]
+    def add(self, time_s: float, found: Sequence[Sighting], state: WatchState) -> None:
+        """Counts a frame as seen."""
+        self.sightings += found
+        self.state = state
+        self.times_s.append(time_s)
 
 
 class SightingStore:
@@ -57,8 +59,8 @@ class SightingStore:
         self._written, self._pieces, self._before = 0, 0, 0
 
     def load(self) -> Seen:
-        """What an earlier run with the same key has seen; empty if there is none."""
-        seen = Seen([], [], [])
+        """What an earlier run with the same key has seen; pieces of other runs are deleted."""
+        seen = Seen()
         while self._folder is not None:
             path = self._path(self._pieces)
             try:
@@ -70,10 +72,11 @@ class SightingStore:
             except (OSError, SafetensorError):
                 break
             seen.times_s += json.loads(notes["times_s"])
-            seen.cuts += json.loads(notes["cuts"])
             seen.sightings += _unpacked(tensors, json.loads(notes["camera"]))
-            seen.tracklets = int(notes["tracklets"])
+            seen.state = _state(tensors, json.loads(notes["state"]), seen.sightings)
             self._pieces += 1
+        for path in self._paths()[self._pieces :]:
+            path.unlink(missing_ok=True)
         self._written, self._before = len(seen.times_s), len(seen.sightings)
         return seen
 
@@ -87,11 +90,11 @@ class SightingStore:
         notes = {
             "key": self._key,
             "times_s": json.dumps(seen.times_s[self._written :]),
-            "cuts": json.dumps([cut for cut in seen.cuts if cut >= self._written]),
-            "tracklets": str(seen.tracklets),
+            "state": json.dumps([getattr(seen.state, name) for name in _STATE]),
             "camera": json.dumps(size),
         }
-        atomic_write_bytes(self._path(self._pieces), save(_packed(sightings), notes))
+        tensors = _packed(sightings) | _packed_state(seen.state)
+        atomic_write_bytes(self._path(self._pieces), save(tensors, notes))
         self._pieces += 1
         self._written, self._before = len(seen.times_s), len(seen.sightings)
 
@@ -99,10 +102,13 @@ class SightingStore:
         """Deletes the pieces."""
         if self._folder is None or not self._folder.is_dir():
             return
-        for path in self._folder.glob("seen_*.safetensors"):
+        for path in self._paths():
             path.unlink(missing_ok=True)
         if not any(self._folder.iterdir()):
             self._folder.rmdir()
+
+    def _paths(self) -> list[Path]:
+        return [] if self._folder is None else sorted(self._folder.glob("seen_*.safetensors"))
 
     def _path(self, piece: int) -> Path:
         assert self._folder is not None
@@ -111,6 +117,7 @@ class SightingStore:
 
 _DETECTION = tuple(f.name for f in fields(Detection) if f.name != "score")
 _PARAMS = ("identity", "expression", "pose", "albedo", "light", "static")
+_STATE = ("tracklets", "searched_s", "lost_s", "idle")
 
 
 def _packed(sightings: Sequence[Sighting]) -> dict[str, Tensor]:
@@ -138,3 +145,41 @@ def _unpacked(tensors: dict[str, Tensor], size: Sequence[int]) -> list[Sighting]
         read = FaceParams(**coefficients, camera=camera)
         found.append(Sighting(int(tracklet), int(frame), time_s, Detection(score=score, **parts), read))
     return found
+
+
+def _packed_state(state: WatchState) -> dict[str, Tensor]:
+    if not state.followed:
+        return {}
+    return {
+        "followed.velocity_px": torch.stack([torch.from_numpy(f.velocity_px) for f in state.followed]),
+        "followed.likeness": torch.stack([f.likeness for f in state.followed]),
+        "followed.numbers": torch.tensor([[f.count, f.strikes] for f in state.followed]),
+    }
+
+
+def _state(tensors: dict[str, Tensor], numbers: Sequence[Any], sightings: Sequence[Sighting]) -> WatchState:
+    """State after a piece; the faces that are followed are the last that were seen."""
+    parts = [tensors.get(f"followed.{name}", ()) for name in ("velocity_px", "likeness", "numbers")]
+    last = sightings[len(sightings) - len(parts[0]) :]
+    followed = [
+        Followed(sighting, velocity.numpy(), likeness, *map(int, counted))
+        for sighting, velocity, likeness, counted in zip(last, *parts, strict=True)
+    ]
+    return WatchState(followed, **dict(zip(_STATE, numbers, strict=True)))
+
+
+def content_mark(source: str | Path) -> str:
+    """Tells files and folders of pictures apart from others, and from themselves after a change.
+
+    Args:
+        source: What is read.
+
+    Returns:
+        Hash of the full path and, of each file, name, size and time of its last change.
+    """
+    path = Path(source).resolve()
+    folder = path.is_dir()
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder else [path]
+    stats = [(file.name, file.stat()) for file in files]
+    said = [str(path), *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()

@@ -10,20 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hiface.data import Photo
+from hiface.data.cameras import is_live
 from hiface.data.video import VideoInfo, VideoSource, open_video
-from hiface.errors import NoFaceError, OptionError
+from hiface.errors import NoFaceError, OptionError, VideoError
 from hiface.fitting.fit import default_focal_px
+from hiface.fitting.initialise import mean_face
+from hiface.methods.registry import networks_digest
 from hiface.reconstructor import Reconstructor
 from hiface.result import FaceResult
 from hiface.tracking.follow import FollowOptions, Timeline, follow_person
 from hiface.tracking.keyframes import choose_keyframes
+from hiface.tracking.live import drawn_face
 from hiface.tracking.people import Person, people_of
 from hiface.tracking.result import PersonTrack, VideoTrack
 from hiface.tracking.sightings import FaceWatcher, Sighting
-from hiface.tracking.store import Seen, SightingStore
+from hiface.tracking.store import Seen, SightingStore, content_mark
 from hiface.types import Camera
 
 Progress = Callable[[str, int, int | None], None]
@@ -35,7 +40,7 @@ class TrackOptions:
     """How a video is tracked.
 
     Attributes:
-        people: Most people that are tracked; those seen longest.
+        people: Most people that are tracked; those whose faces fill most of the pictures.
         keyframes: Frames that a person's shape, texture and detail are solved from.
         focal_px: Focal length, pixels; that of a normal lens if None.
         fps: Frames a second of a folder of pictures.
@@ -70,8 +75,8 @@ def track_video(
         source: Video file or folder of pictures.
         reconstructor: Of the method "hiface".
         options: How.
-        work: Folder that keeps what was seen, so that a run that was stopped goes on where it was; it may be
-            deleted afterwards.
+        work: Folder that keeps what was seen, so that a run that was stopped goes on where it was, if the
+            source, the focal length, the rate and the networks are the same; it may be deleted afterwards.
         progress: Called as the work goes on.
 
     Returns:
@@ -86,21 +91,25 @@ def track_video(
     options = options or TrackOptions()
     if reconstructor.network is None:
         raise OptionError("videos are tracked with the network; use the method hiface")
+    if is_live(source):
+        raise VideoError(f"{source} is live; record it first (hiface track does), or use LiveTracker")
     seconds: dict[str, float] = {}
     with open_video(source, options.fps) as video:
         info = video.info
         camera = _camera(info, options.focal_px)
-        store = SightingStore(work, {"source": str(source), "size": [info.width, info.height]})
+        store = SightingStore(work, {} if work is None else _key(source, options, reconstructor))
         with _timed(seconds, "watch"):
-            seen = watch(video, reconstructor, camera, store, progress)
-        people = people_of(seen.sightings, reconstructor.network.identity_sigma, len(seen.times_s))
-        if not people:
+            seen, cuts = watch(video, reconstructor, camera, store, progress)
+        n_frames = len(seen.times_s)
+        fps = (n_frames - 1) / seen.times_s[-1] if n_frames > 1 else info.fps
+        everybody, brief = people_of(seen.sightings, reconstructor.network.identity_sigma, n_frames, fps)
+        if not everybody:
             raise NoFaceError(f"no frame of {info.name} shows a face of 60 px or more")
-        people = people[: options.people]
+        people = everybody[: options.people]
         with _timed(seconds, "solve"):
             faces = _faces(video, reconstructor, people, options, progress)
-        warnings = list(video.warnings)
-    timeline = Timeline(seen.times_s, seen.cuts, camera)
+        warnings = [*video.warnings, *_left_out(len(everybody), len(people), brief)]
+    timeline = Timeline(seen.times_s, cuts, camera)
     done, total = 0, sum(len(person.sightings) for person in people)
 
     def advance() -> None:
@@ -113,14 +122,17 @@ def track_video(
         for number, (person, face) in enumerate(zip(people, faces, strict=True), start=1):
             sightings = person.sightings
             tracks.append(follow_person(number, face, sightings, timeline, options.follow, advance))
-    fps = (len(seen.times_s) - 1) / seen.times_s[-1] if len(seen.times_s) > 1 else info.fps
     return VideoTrack(info.name, info.width, info.height, fps, seen.times_s, tracks, seconds, warnings)
 
 
 def watch(
     video: VideoSource, reconstructor: Reconstructor, camera: Camera, store: SightingStore, progress: Progress
-) -> Seen:
-    """Looks at all frames; what an earlier run has seen is not looked at again."""
+) -> tuple[Seen, Sequence[int]]:
+    """Looks at all frames; of those that an earlier run has seen, at the scene only.
+
+    Returns:
+        What was seen, and the frames that begin another scene.
+    """
     network = reconstructor.network
     assert network is not None
     focal_px = float(camera.focal_px)
@@ -128,20 +140,47 @@ def watch(
     def read(image: Any, detections: Any) -> Any:
         return reconstructor.coefficients(image, detections, focal_px)
 
-    watcher = FaceWatcher(reconstructor.detector, read, network.identity_sigma)
     seen = store.load()
-    watcher.resume(seen.last(), seen.tracklets, seen.cuts)
+    watcher = FaceWatcher(reconstructor.detector, read, network.identity_sigma, state=seen.state)
     try:
         for frame in video:
-            if frame.index >= len(seen.times_s):
-                seen.sightings += watcher.step(frame.image_srgb, frame.index, frame.time_s, focal_px)
-                seen.times_s.append(frame.time_s)
-                seen.cuts, seen.tracklets = watcher.cuts, watcher.tracklets
+            if frame.index < len(seen.times_s):
+                watcher.skip(frame.image_srgb, frame.index)
+            else:
+                found = watcher.step(frame.image_srgb, frame.index, frame.time_s, focal_px)
+                seen.add(frame.time_s, found, watcher.state)
                 store.keep(seen)
             progress("watch", frame.index + 1, video.info.n_frames)
     finally:
         store.keep(seen, last=True)
-    return seen
+    return seen, watcher.cuts
+
+
+def _key(source: str | Path, options: TrackOptions, reconstructor: Reconstructor) -> dict[str, Any]:
+    """What sightings depend on: the pictures, the camera, the packaged networks and any of one's own.
+
+    Networks of one's own are told apart by what they read of one drawn face.
+    """
+    model, side = reconstructor.model, 256
+    face = drawn_face(model, mean_face(model, side, side, float(side)))
+    read = reconstructor.coefficients(np.full((side, side, 3), 128, np.uint8), [face], float(side))
+    return {
+        "content": content_mark(source),
+        "focal_px": options.focal_px,
+        "fps": options.fps,
+        "networks": networks_digest(),
+        "reads": [round(value, 3) for value in read.identity[0].tolist()],
+    }
+
+
+def _left_out(everybody: int, tracked: int, brief: int) -> list[str]:
+    """Warnings about people who are not tracked."""
+    lines = []
+    if everybody > tracked:
+        lines.append(f"people who were seen but not tracked: {everybody - tracked}; use --people {everybody}")
+    if brief:
+        lines.append(f"people who were seen too briefly to be tracked: {brief}")
+    return lines
 
 
 def _faces(

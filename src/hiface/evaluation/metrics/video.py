@@ -174,7 +174,8 @@ def video_scores(truth: VideoTruth, track: Track) -> dict[str, Any]:
         track: What a tracker says, of the same number of frames or another.
 
     Returns:
-        "frames": counts (`due`: people times frames in which they are there; `lost`, `false`, `disordered`),
+        "frames": counts (`due`: people times frames in which they are there; `lost`, `false`, `disordered`:
+        not there, there twice, out of order, or at another time by over half a frame),
         "identity": switches and mixes, "people": a list of scores per true person (`person_scores`).
     """
     frames = truth.presence.shape[1]
@@ -192,11 +193,18 @@ def video_scores(truth: VideoTruth, track: Track) -> dict[str, Any]:
             "due": int(due.sum()),
             "lost": int((due & (match < 0)).sum()),
             "false": count_false(match, truth_boxes, presence, boxes, is_ok),
-            "disordered": track.disordered + abs(len(track.times_s) - frames),
+            "disordered": track.disordered + abs(len(track.times_s) - frames) + _at_other_times(truth, track),
         },
         "identity": {"switches": switches, "mixes": mixes},
         "people": people,
     }
+
+
+def _at_other_times(truth: VideoTruth, track: Track) -> int:
+    """Frames whose time, from the first one's, is off by over half a frame."""
+    n = min(len(truth.times_s), len(track.times_s))
+    times, true = (x[:n].double() - x[:1].double() for x in (track.times_s, truth.times_s))
+    return int(((times - true).abs() > 0.5 / truth.fps).sum())
 
 
 def _stacked(track: Track, frames: int) -> dict[str, Tensor]:
