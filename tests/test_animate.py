@@ -13,6 +13,7 @@ import hiface
 from hiface.animation.motion import Motion, motion_of
 from hiface.animation.motion_files import read_motion_csv
 from hiface.animation.retarget import drive, with_detail_of
+from hiface.cli.animate import different_frames
 from hiface.cli.main import main
 from hiface.detail.basis import load_detail_basis
 from hiface.errors import AssetError, FaceFileError, ShapeError
@@ -81,7 +82,7 @@ def test_live_link_and_plain_tables_are_read(tmp_path):
     motion = read_motion_csv(tmp_path / "live.csv", NAMES)
     assert len(motion) == 3 and motion.R_cam_head is None
     assert torch.allclose(motion.expression[0], torch.arange(52) / 100, atol=1e-4)
-    assert torch.allclose(motion.times, torch.arange(3) / 60)
+    assert motion.times.tolist() == pytest.approx([0, 1 / 60, 2 / 60])
     (tmp_path / "mine.csv").write_text("time,jawOpen\n0,0.5\n0.5,1.5\n")
     plain = read_motion_csv(tmp_path / "mine.csv", NAMES)
     assert plain.times.tolist() == [0, 0.5] and plain.expression[1, NAMES.index("jawOpen")] == 1
@@ -158,7 +159,10 @@ def test_the_command_writes_grid_film_and_head(tmp_path, weights, capsys):
     assert code == 0, capsys.readouterr().err
     film = Image.open(tmp_path / "out" / "animation.webp")
     assert film.n_frames == 3 and film.size == (64, 64)
-    assert Image.open(tmp_path / "out" / "grid.png").width > 5 * 64
+    sheet = np.asarray(Image.open(tmp_path / "out" / "grid.png").convert("RGB"))
+    assert sheet.shape[1] > 5 * 64 and sheet.shape[0] > 3 * 64
+    first, below = sheet[25:80, 20:70], sheet[120:, 20:70]
+    assert first.std() > 20 and below.std() < 1, "the source is there once"
     content = (tmp_path / "out" / "animated.glb").read_bytes()
     document = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
     assert [a["name"] for a in document["animations"]] == ["driven"]
@@ -166,6 +170,19 @@ def test_the_command_writes_grid_film_and_head(tmp_path, weights, capsys):
     assert max(a["count"] for a in document["accessors"] if a["type"] == "VEC2") > 40_000  # the fine skin
     code = run("--source", photo, "--driving", photo, "-o", tmp_path / "two", "--detail", "static", *options)
     assert code == 0 and Image.open(tmp_path / "two" / "grid.png").width > 6 * 64
+
+
+def test_the_grid_shows_frames_that_differ():
+    """A minute of talk with two blinks, one laugh and a pause."""
+    expression = 0.02 * torch.rand(600, 52, generator=torch.Generator().manual_seed(0))
+    blink, laugh = [NAMES.index(f"eyeBlink{s}") for s in ("Left", "Right")], NAMES.index("mouthSmileLeft")
+    expression[100:103, blink] = expression[400:403, blink] = 1.0
+    expression[250:260, laugh] = 0.7
+    chosen = different_frames(expression, 3)
+    assert chosen == sorted(chosen) and sum(i in (*range(100, 103), *range(400, 403)) for i in chosen) == 1
+    assert any(250 <= i < 260 for i in chosen)
+    assert len(different_frames(torch.full((9, 52), 0.5))) == 1
+    assert different_frames(torch.eye(52)[:4]) == [0, 1, 2, 3]
 
 
 def test_frames_without_a_face_keep_the_clip_in_step(tmp_path, weights, capsys):

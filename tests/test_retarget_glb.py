@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def numbers(document: dict[str, Any], binary: bytes, index: int) -> np.ndarray:
     buffer = document["buffers"][view["buffer"]]
     data = base64.b64decode(buffer["uri"].split(",")[1]) if "uri" in buffer else binary
     assert view["byteOffset"] % 4 == 0 and view["byteOffset"] + view["byteLength"] <= buffer["byteLength"]
-    width = {"SCALAR": 1, "VEC4": 4}[entry["type"]]
+    width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[entry["type"]]
     out = np.frombuffer(data, "<f4", entry["count"] * width, view["byteOffset"]).reshape(-1, width)
     if "min" in entry:
         assert out.min() == np.float32(entry["min"][0]) and out.max() == np.float32(entry["max"][0])
@@ -221,6 +222,51 @@ def test_our_head_gets_one_more_animation(tmp_path: Path) -> None:
     assert [(names[n], path) for n, path in paths] == [("head_mesh", "weights"), ("head", "rotation")]
     values = numbers(new, binary, new["animations"][1]["samplers"][0]["output"]).reshape(4, -1)
     assert np.array_equal(values, motion.expression.numpy())
+
+
+def test_what_other_clips_move_is_at_rest_in_the_new_one() -> None:
+    """Moved by older clips: the armature, the tongue's mesh, and the head, which the motion may turn."""
+    document, binary, _ = chunks(foreign(["jawOpen"], ["x", "y"]))
+    document["nodes"][0]["translation"] = [1.0, 2.0, 3.0]
+    document["meshes"][1]["weights"] = [0.5, 0.25]
+    moved = [(0, "translation"), (0, "rotation"), (0, "scale"), (1, "rotation"), (3, "weights")]
+    channels = [{"sampler": 0, "target": {"node": n, "path": path}} for n, path in moved]
+    channels.append({"sampler": 0, "target": {"path": "pointer"}})  # as extensions have it
+    document["animations"] = [{"samplers": [{"input": 0, "output": 0}], "channels": channels}] * 2
+    for with_head in (True, False):
+        new, binary, _ = chunks(animate_glb(glb(document, binary), a_motion(), with_head=with_head))
+        assert new["animations"][:2] == document["animations"]
+        added, found = new["animations"][2], {}
+        for channel in added["channels"]:
+            sampler = added["samplers"][channel["sampler"]]
+            values = numbers(new, binary, sampler["output"])
+            count = new["accessors"][sampler["input"]]["count"]
+            found[channel["target"]["node"], channel["target"]["path"]] = count, values.ravel().tolist()
+        assert len(found) == len(added["channels"]) == 6
+        half = float(np.float32(0.5**0.5))
+        assert found[0, "translation"] == (1, [1, 2, 3]) and found[0, "scale"] == (1, [1, 1, 1])
+        assert found[0, "rotation"] == (1, [-half, 0, 0, half]) and found[3, "weights"] == (1, [0.5, 0.25])
+        if with_head:
+            assert found[1, "rotation"][0] == 4, "turned by the motion"
+        else:
+            assert found[1, "rotation"] == (1, [half, 0, 0, half])
+
+
+def test_weights_that_are_too_few_are_zero() -> None:
+    document, binary, _ = chunks(foreign(["x", "y", "jawOpen"], ["z"]))
+    document["nodes"][2]["weights"] = [0.5]
+    new, binary, _ = chunks(animate_glb(glb(document, binary), a_motion()))
+    values = numbers(new, binary, new["animations"][0]["samplers"][0]["output"]).reshape(4, 3)
+    assert (values[:, :2] == [0.5, 0.0]).all()
+
+
+def test_a_head_under_thousands_of_nodes_takes_no_minute() -> None:
+    document, binary, _ = chunks(foreign(["jawOpen"], ["x"]))
+    document["nodes"] += [{"children": [len(document["nodes"]) - 1 + i]} for i in range(20000)]
+    document["nodes"][5]["children"] = [0]
+    started = time.perf_counter()
+    new, _, _ = chunks(animate_glb(glb(document, binary), a_motion(), with_head=True))
+    assert len(new["animations"][0]["channels"]) == 2 and time.perf_counter() - started < 8.0
 
 
 def test_other_layouts_of_the_container() -> None:

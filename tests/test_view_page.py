@@ -7,16 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from hiface.app import write_viewer_page
+from hiface.animation.motion import Motion
+from hiface.animation.onto_glb import animate_glb
+from hiface.app import viewer_page, write_viewer_page
 from hiface.app.results import ResultFiles, find_results
 from hiface.assets import load_json_asset
 from hiface.export.clips import expression_clip
 from hiface.export.glb import write_glb
 from hiface.morphable import load_model
 from toy import toy_model
-from viewer_result import chromium, decoded, head_mask, known_params, without_targets, write_result
+from viewer_result import (
+    chromium,
+    decoded,
+    document_of,
+    head_mask,
+    known_params,
+    with_document,
+    without_targets,
+    write_result,
+)
 
 SIZE = {"width": 800, "height": 520}
 ARKIT = load_json_asset("expressions/arkit52.json")["names"]
@@ -353,6 +365,44 @@ def test_controls_have_names_and_fit_a_telephone(browser, address):
     )
     drawn = viewer.canvas()[..., 3] > 128
     assert wide == 0 and drawn.mean() > 0.1 and not drawn[:, 0].any() and not viewer.said
+    viewer.context.close()
+
+
+def test_the_panel_fits_with_ordinary_scrollbars(launch, address):
+    browser = launch(ignore_default_args=["--hide-scrollbars"])
+    viewer = Viewer(browser, address, {"width": 1280, "height": 900})
+    gutter, over = viewer.page.evaluate(
+        """() => [panel.offsetWidth - panel.clientWidth, [panel, ...panel.querySelectorAll(".slider > *")]
+        .filter(e => e.scrollWidth > e.clientWidth && e.clientWidth).map(e => e.outerHTML.slice(0, 80))]"""
+    )
+    edge = viewer.page.evaluate("panel.getBoundingClientRect().left + panel.clientWidth")
+    x, _, width, _ = viewer.box(".slider output >> nth=0")
+    assert gutter > 5 and over == [] and x + width <= edge
+    browser.close()
+
+
+def test_a_video_opens_with_its_first_frame(browser, result, tmp_path):
+    document = document_of(result.glb)
+    document["meshes"][0].pop("weights")
+    for node in document["nodes"]:
+        node.pop("weights", None)
+    motion = Motion(torch.full((2, 52), 0.25), None, torch.tensor([0.0, 1.0]))
+    document.pop("animations")
+    viewer = plain_page(browser, tmp_path, animate_glb(with_document(result.glb, document), motion))
+    assert set(viewer.weights().values()) == {0.25} and not viewer.said
+    viewer.page.click("text=neutral")
+    assert set(viewer.weights().values()) == {0}
+    viewer.page.click("text=as opened")
+    assert set(viewer.weights().values()) == {0.25}
+    viewer.context.close()
+
+
+def test_a_map_that_the_browser_cannot_read_is_missing(browser, result, tmp_path):
+    page = viewer_page(result.glb, title="", maps={"normals": b"no picture", "relief": b"nor this"})
+    (tmp_path / "a.html").write_text(page, encoding="utf-8")
+    viewer = Viewer(browser, (tmp_path / "a.html").as_uri())
+    assert viewer.shown and viewer.page.locator("#relief-choice").is_hidden()
+    assert viewer.page.locator("#detail option[value=photo]").count() == 0
     viewer.context.close()
 
 

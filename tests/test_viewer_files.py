@@ -9,6 +9,8 @@ import io
 import json
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,14 @@ from PIL import Image
 from hiface.app import viewer_page, write_viewer_page
 from hiface.app.html import RELIEF_M, relief_picture
 from hiface.app.results import find_results
+from hiface.app.viewer_faces import load_faces
 from hiface.assets import load_json_asset
 from hiface.cli import view as command
 from hiface.cli.main import main
 from hiface.data.images import Photo
 from hiface.errors import FaceFileError, MeshFileError, OptionError, OutputError, ShapeError
-from hiface.export.detail_maps import displacement_png
+from hiface.export.detail_maps import displacement_png, read_displacement_png
+from hiface.export.pictures import pil_png
 from hiface.render.shade import shade
 from viewer_result import document_of, with_document, write_result
 
@@ -135,11 +139,17 @@ def damaged(glb: bytes) -> dict[str, tuple[bytes, str]]:
         "no mesh": (with_document(glb, {"asset": {"version": "2.0"}}), "no mesh"),
         "outside": (with_document(glb, outside), "skin.png"),
         "packed": (with_document(glb, packed), "draco"),
+        "no scenes": (with_document(glb, {k: v for k, v in document.items() if k != "scenes"}), "no scene"),
+        "another scene": (with_document(glb, {**document, "scene": 3}), "no scene"),
     }
 
 
 @pytest.mark.parametrize(
-    "kind", ["empty", "picture", "cut", "version", "json", "list", "kinds", "no mesh", "outside", "packed"]
+    "kind",
+    [
+        *["empty", "picture", "cut", "version", "json", "list", "kinds", "no mesh", "outside", "packed"],
+        *["no scenes", "another scene"],
+    ],
 )
 def test_files_that_cannot_be_shown(result, kind):
     content, reason = damaged(result.glb)[kind]
@@ -153,6 +163,83 @@ def test_extras_of_other_programs_are_passed_over(result, extras):
     document["asset"]["extras"] = extras
     page = viewer_page(with_document(result.glb, document), title="")
     assert facts(page)["camera"] is None
+
+
+@pytest.mark.parametrize(
+    ("key", "at", "text"),
+    [
+        ("K", (0, 0), "1e999"),
+        ("K", (0, 0), "9" * 400),
+        ("T_cam_object", (0, 3), "-1e999"),
+        ("width", (), "1e999"),
+        ("width", (), "0"),
+        ("height", (), "-5"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_passed_over(result, key, at, text):
+    document = document_of(result.glb)
+    place, name = document["asset"]["extras"]["camera"], key
+    for index in at:
+        place, name = place[name], index
+    place[name] = 271828.25
+    content = with_document(result.glb, document, ("271828.25", text))
+    page = viewer_page(content, title="", photo=Photo(np.zeros((8, 8, 3), np.uint8)))
+    assert facts(page)["camera"] is None and script(page, "photo-file") is None
+
+
+def test_numbers_that_are_not_finite_make_no_dead_page(result):
+    light = torch.full((9, 3), float("inf"))
+    with pytest.raises(OptionError, match="finite"):
+        viewer_page(result.glb, title="", light=light)
+
+
+def huge_png(side: int) -> bytes:
+    """A picture of zeros that is small as a file."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    about = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 16, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + about + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def maps_that_are_none() -> dict[str, bytes]:
+    grey = np.zeros((8, 8), np.uint8)
+    long = Image.fromarray(np.zeros((8, 4), np.uint16))
+    return {
+        "no picture": b"garbage",
+        "8 bit": pil_png(Image.fromarray(grey)),
+        "colours": pil_png(Image.fromarray(np.stack([grey] * 3, -1))),
+        "long": pil_png(long),
+        "cut": displacement_png(torch.rand(1, 64, 64))[:-200],
+        "large": huge_png(9000),
+        "huge": huge_png(40000),
+    }
+
+
+@pytest.mark.parametrize("kind", ["no picture", "8 bit", "colours", "long", "cut", "large", "huge"])
+def test_maps_that_are_none_are_named(result, tmp_path, kind):
+    person = tmp_path / "anna" / "person1"
+    shutil.copytree(result.folder, person)
+    (files,) = find_results(person)
+    (person / "displacement_static.png").write_bytes(maps_that_are_none()[kind])
+    with pytest.raises(MeshFileError, match="write the maps again"):
+        write_viewer_page(tmp_path / "a.html", files)
+    with pytest.raises(MeshFileError, match=r"displacement_static\.png.*write the maps again"):
+        load_faces([files])
+    (person / "displacement_static.png").unlink()
+    if kind in ("no picture", "cut", "huge"):
+        (person / "normals.png").write_bytes(maps_that_are_none()[kind])
+        with pytest.raises(MeshFileError, match=r"normals\.png.*write the maps again"):
+            write_viewer_page(tmp_path / "a.html", find_results(person)[0])
+
+
+def test_a_displacement_map_comes_back():
+    metres = 0.0021 * torch.rand(1, 32, 32) - 0.001
+    read = read_displacement_png(displacement_png(metres))
+    assert read.shape == (1, 32, 32) and float((read - metres).abs().max()) < 4e-8
 
 
 def test_results_are_found_from_any_of_their_folders(result, tmp_path):
@@ -250,6 +337,13 @@ def test_wrong_uses_of_the_command(result, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("hiface.app.html.LARGE_PAGE_BYTES", 1000)
     assert run("view", result.folder, "--html", "-o", tmp_path / "a.html") == 0
     assert "large" in said(capsys)
+
+
+def test_a_page_never_takes_the_place_of_a_head(result, tmp_path, capsys):
+    glb = Path(shutil.copy(result.folder / "face.glb", tmp_path / "a.glb"))
+    assert run("view", glb, "--html", "-o", glb) == 1 and "end in .html" in said(capsys)
+    assert glb.read_bytes() == result.glb
+    assert run("view", glb, "--html", "-o", tmp_path / "a.HTM") == 0
 
 
 def test_presets_are_arkits():

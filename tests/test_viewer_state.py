@@ -25,7 +25,7 @@ from hiface.app.viewer_picture import PARTS, SHADINGS, fitted_camera
 from hiface.app.viewer_stage import view_camera
 from hiface.app.viewer_state import ViewerState, grouped, partner
 from hiface.app.viewer_workers import LiveDrive, Player, Uploads
-from hiface.errors import LiveLinkError, OptionError
+from hiface.errors import FaceFileError, LiveLinkError, OptionError
 from hiface.morphable import load_model
 from hiface.types import Camera
 from portrait import portrait
@@ -70,6 +70,16 @@ def tracked(result, tmp_path):
     (folder.parent / "track.json").write_text('{"camera": [[700, 0, 240], [0, 700, 280], [0, 0, 1]]}')
     (person,) = load_faces(find_results(folder.parent))
     return ViewerState([person])
+
+
+@pytest.mark.parametrize("K", ["3", "[[1, 2], [3]]", '"wide"', "[[1e999, 0, 0], [0, 1, 0], [0, 0, 1]]"])
+def test_a_damaged_camera_of_a_video_is_named(result, tmp_path, K):
+    folder = tmp_path / "clip" / "person1"
+    shutil.copytree(result.folder, folder)
+    write_motion_json(folder / "blendshapes.json", Motion(torch.zeros(1, 52), None, torch.zeros(1)))
+    (folder.parent / "track.json").write_text(f'{{"camera": {K}}}')
+    with pytest.raises(FaceFileError, match="track the video again"):
+        load_faces(find_results(folder))
 
 
 def test_partners_mirror_and_eyes_look_the_same_way():

@@ -95,10 +95,10 @@ def document_of(glb: bytes) -> dict[str, Any]:
     return json.loads(glb[20 : 20 + length])
 
 
-def with_document(glb: bytes, document: dict[str, Any]) -> bytes:
-    """The file with another JSON part."""
+def with_document(glb: bytes, document: dict[str, Any], change: tuple[str, str] = ("", "")) -> bytes:
+    """The file with another JSON part, in whose text one piece is changed."""
     length = struct.unpack_from("<I", glb, 12)[0]
-    text = json.dumps(document).encode()
+    text = json.dumps(document).replace(*change).encode() if change[0] else json.dumps(document).encode()
     text += b" " * (-len(text) % 4)
     rest = glb[20 + length :]
     return struct.pack("<4sIII4s", b"glTF", 2, 20 + len(text) + len(rest), len(text), b"JSON") + text + rest
@@ -120,7 +120,7 @@ def chromium() -> Iterator[Callable[..., Any]]:
     """Starts headless Chromiums that draw in software; where there is none, skips the test, in CI fails it.
 
     Yields:
-        A function of further command line arguments that returns a browser of Playwright.
+        A function of further command line arguments, and options of Playwright, that returns a browser.
     """
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
@@ -135,7 +135,9 @@ def chromium() -> Iterator[Callable[..., Any]]:
         "--disable-gpu-compositing",
     ]
     with sync_playwright() as tools:
-        yield lambda *args: tools.chromium.launch(executable_path=path, args=[*software, *args])
+        yield lambda *args, **more: tools.chromium.launch(
+            executable_path=path, args=[*software, *args], **more
+        )
 
 
 def decoded(url: str) -> np.ndarray:

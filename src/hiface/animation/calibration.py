@@ -170,6 +170,8 @@ def read_calibration(path: Path, names: Sequence[str] | None = None) -> Calibrat
         raise FaceFileError(f"{path.name} has the schema {schema!r}, expected {SCHEMA!r}; calibrate again")
     try:
         given = [str(name) for name in content["names"]]
+        if len(set(given)) != len(given):
+            raise ValueError("a name comes twice")
         rest, gain = (torch.tensor(content[key], dtype=torch.float32) for key in ("rest", "gain"))
         read = Calibration(tuple(given), rest, gain)
         if not bool(((rest >= 0) & (rest <= 1) & (gain > 0) & (gain <= _LARGEST_GAIN + 1e-3)).all()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import math
 import select
 import socket
 import time
@@ -23,6 +24,7 @@ from hiface.errors import LiveLinkError
 _LARGEST = 65536
 _RESTART_SECONDS = 5.0
 _POLL_SECONDS = 0.1
+_SILENT_SECONDS = 1.0  # after which another device may go on under the same name
 
 
 class LiveLinkSender:
@@ -129,7 +131,7 @@ class Counts:
         frames: Packets that were handed on, with and without a face.
         late: Packets that came twice or after a newer one, and were dropped.
         malformed: Datagrams that are no packets.
-        others: Packets of other subjects.
+        others: Packets of other subjects, and of other devices that use the subject's name.
         steps: How often the frame number went on by how much.
     """
 
@@ -141,9 +143,9 @@ class Counts:
 
     @property
     def lost(self) -> int:
-        """Frames that never came: gaps in the numbers, of which the smallest step is one frame."""
-        usual = min(self.steps, default=1)
-        return sum(times * (round(step / usual) - 1) for step, times in self.steps.items())
+        """Frames that never came: gaps in the numbers, of which the commonest step is one frame."""
+        usual = max(self.steps, key=lambda step: (self.steps[step], -step), default=1)
+        return sum(times * max(0, round(step / usual) - 1) for step, times in self.steps.items())
 
 
 class LiveLinkReceiver:
@@ -169,6 +171,7 @@ class LiveLinkReceiver:
         _check_port(port, smallest=0)
         self.subject, self.counts = subject, Counts()
         self._device: str | None = None
+        self._heard = -math.inf
         self._last: float | None = None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
@@ -180,8 +183,10 @@ class LiveLinkReceiver:
                     f"port {port} is taken by another program, such as Unreal Engine or a second listener; "
                     "close it or choose another --port"
                 ) from error
+            if isinstance(error, socket.gaierror):
+                raise LiveLinkError(f"{host!r} is no IPv4 address; use --host 0.0.0.0") from error
             raise LiveLinkError(
-                f"port {port} of {host} cannot be opened ({error.strerror}); choose another --port"
+                f"port {port} of {host} cannot be opened ({error.strerror}); choose another --port or --host"
             ) from error
         self._socket.setblocking(False)
         self.port = int(self._socket.getsockname()[1])
@@ -217,11 +222,11 @@ class LiveLinkReceiver:
             except OSError:  # a wrong checksum, or on Windows the answer to an earlier packet
                 continue
             arrived = time.monotonic()
-            packet = self._accepted(content)
+            packet = self._accepted(content, arrived)
             if packet is not None:
                 yield packet, arrived
 
-    def _accepted(self, content: bytes) -> Packet | None:
+    def _accepted(self, content: bytes, arrived: float) -> Packet | None:
         try:
             packet = decode_packet(content)
         except LiveLinkError:
@@ -229,13 +234,13 @@ class LiveLinkReceiver:
             return None
         if self.subject is None:
             self.subject = packet.subject
-        if self._device is None and packet.subject == self.subject:
-            self._device = packet.device_id
-        if packet.subject != self.subject:
+        another = packet.device_id != self._device
+        if packet.subject != self.subject or (another and arrived - self._heard < _SILENT_SECONDS):
             self.counts.others += 1
             return None
-        if packet.device_id != self._device:  # the same name after a restart: numbers begin anew
+        if another:  # the same name after a restart: numbers begin anew
             self._device, self._last = packet.device_id, None
+        self._heard = arrived
         if packet.frame is not None and not self._is_newer(packet):
             self.counts.late += 1
             return None

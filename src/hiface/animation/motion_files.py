@@ -21,7 +21,7 @@ from hiface.animation.live_link import (
     to_channels,
 )
 from hiface.animation.motion import Motion, fill_missing, motion_of
-from hiface.animation.motion_json import SCHEMA, read_motion_json, write_motion_json
+from hiface.animation.motion_json import SCHEMA, read_motion_json, shares, write_motion_json
 from hiface.animation.orders import (
     arkit_name,
     expression_order,
@@ -29,7 +29,7 @@ from hiface.animation.orders import (
     live_link_rotation_channels,
     reorder,
 )
-from hiface.animation.timecode import DEFAULT_FPS, from_timecodes, to_timecode
+from hiface.animation.timecode import DEFAULT_FPS, USUAL_FPS, from_timecodes, to_timecode
 from hiface.atomic import atomic_write_text
 from hiface.errors import FaceFileError, OptionError, ShapeError
 from hiface.export.json_params import read_face_json
@@ -38,6 +38,7 @@ _SECONDS = ("time", "seconds", "time_s")
 _COUNT = "blendshapecount"
 _TIMECODE = "timecode"
 _DECIMALS = 10
+_EXACT_S = 1e-4
 
 
 def read_motion(path: Path, names: Sequence[str] | None = None, fps: float = DEFAULT_FPS) -> Motion:
@@ -57,10 +58,12 @@ def read_motion(path: Path, names: Sequence[str] | None = None, fps: float = DEF
     """
     names = expression_order("arkit52") if names is None else names
     suffix = path.suffix.lower()
+    if suffix not in (".csv", ".json"):
+        raise OptionError(f"{path.name} is no motion; give a .csv or .json file")
+    if not path.exists():
+        raise FaceFileError(f"{path} does not exist; check the path")
     if suffix == ".csv":
         return read_motion_csv(path, names, fps)
-    if suffix != ".json":
-        raise OptionError(f"{path.name} is no motion; give a .csv or .json file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -117,7 +120,7 @@ def read_motion_csv(path: Path, names: Sequence[str], fps: float = DEFAULT_FPS) 
     if not any(seen):
         raise FaceFileError(f"{path.name} has no frame with a face; record it again")
     exact = {name.lower(): name for name in names}
-    values = _numbers(path, rows, known, seen)
+    values = _shares(path, _numbers(path, rows, known, seen))
     expression = reorder(values, [exact.get(k.strip().lower(), k.strip()) for k in known], names)
     rotations = [columns.get(name.lower()) for name in live_link_rotation_channels()[:3]]
     head = None
@@ -131,7 +134,7 @@ def read_motion_csv(path: Path, names: Sequence[str], fps: float = DEFAULT_FPS) 
         expression, status = fill_missing(expression, seen)
         head = None if head is None else fill_missing(head, seen)[0]
     R = channels_to_rotation(head) if head is not None and bool(head.any()) else None
-    return Motion(expression.float().clamp(0, 1), None if R is None else R.float(), times, None, status)
+    return Motion(expression.float(), None if R is None else R.float(), times, None, status)
 
 
 def _numbers(
@@ -148,14 +151,24 @@ def _numbers(
     return out
 
 
+def _shares(path: Path, values: Tensor) -> Tensor:
+    try:
+        return shares(values)
+    except ValueError as error:
+        raise FaceFileError(f"{path.name} has {error}") from error
+
+
 def _times(path: Path, rows: Sequence[dict[str, str]], columns: dict[str, str], fps: float) -> Tensor:
     clock = next((columns[word] for word in _SECONDS if word in columns), None)
     if clock is not None:
-        return _numbers(path, rows, [clock], [True] * len(rows))[:, 0].float()
+        return _numbers(path, rows, [clock], [True] * len(rows))[:, 0]
     times = None
     if _TIMECODE in columns:
-        times = from_timecodes([row[columns[_TIMECODE]] or "" for row in rows], fps)
-    return torch.arange(len(rows)) / fps if times is None else torch.from_numpy(times).float()
+        try:
+            times = from_timecodes([row[columns[_TIMECODE]] or "" for row in rows], fps)
+        except FaceFileError as error:
+            raise FaceFileError(f"{path.name}: {error}") from error
+    return torch.arange(len(rows)).double() / fps if times is None else torch.from_numpy(times)
 
 
 def write_live_link_csv(path: Path, motion: Motion, fps: float | None = None) -> Path:
@@ -165,7 +178,8 @@ def write_live_link_csv(path: Path, motion: Motion, fps: float | None = None) ->
         path: File to write.
         motion: Expressions in alphabetical (ARKit) order.
         fps: Frames per second in which timecodes count. If None, the motion's own where a reader can tell it
-            from the timecodes (a second ends among them), else 60, which readers assume.
+            from the timecodes (a second ends among them), else 60, which readers assume, or the usual rate
+            that they can tell best.
 
     Returns:
         The path. Frames that were not seen are written like the others; only JSON keeps the status.
@@ -181,9 +195,7 @@ def write_live_link_csv(path: Path, motion: Motion, fps: float | None = None) ->
     header = live_link_csv_header()
     channels = channels[:, [place[name.lower()] for name in header[2:]]]
     times = (motion.times.double() - min(float(motion.times[0]), 0.0)).tolist()
-    codes = _timecodes(times, fps or motion.fps or DEFAULT_FPS)
-    if fps is None and not _tells(codes, times):
-        codes = _timecodes(times, DEFAULT_FPS)
+    codes = _telling(times, motion.fps) if fps is None else _timecodes(times, fps)
     rows = [
         [code, str(len(header) - 2), *map(_number, row)] for code, row in zip(codes, channels, strict=True)
     ]
@@ -206,11 +218,16 @@ def _timecodes(times: Sequence[float], fps: float) -> list[str]:
     return [to_timecode(seconds, fps) for seconds in times]
 
 
-def _tells(codes: Sequence[str], times: Sequence[float]) -> bool:
-    """Whether a reader who knows nothing of the rate finds the times to a thousandth of their span."""
-    found = from_timecodes(codes)
-    span = times[-1] - times[0]
-    return found is not None and abs(float(found[-1]) - span) <= 1e-3 * span
+def _telling(times: Sequence[float], own: float | None) -> list[str]:
+    """Timecodes from which a reader who knows nothing of the rate finds the times, or those that say most."""
+    true, best = np.asarray(times) - times[0], (math.inf, [""])
+    for rate in (own or DEFAULT_FPS, DEFAULT_FPS, *USUAL_FPS):
+        codes = _timecodes(times, rate)
+        off = float(np.abs(np.asarray(from_timecodes(codes)) - true).max())
+        if off <= _EXACT_S:
+            return codes
+        best = min(best, (off, codes))
+    return best[1]
 
 
 def write_motion_csv(path: Path, motion: Motion, order: str = "arkit52") -> Path:

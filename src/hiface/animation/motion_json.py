@@ -32,6 +32,8 @@ _CONVENTION = "object (+Y up, +Z out of the face) to camera (OpenCV: x right, y 
 _DECIMALS = 8
 _EVEN_S = 1e-4
 _UNIT = 1e-2
+LARGEST = 1.5
+"""Expressions above this are no shares of 1, but percent for example."""
 
 
 def write_motion_json(path: Path, motion: Motion, names: Sequence[str] | None = None) -> Path:
@@ -86,7 +88,7 @@ def read_motion_json(path: Path, names: Sequence[str] | None = None) -> Motion:
         names: Wanted expression names, in order; ARKit's 52 if None. What the file lacks is 0.
 
     Returns:
-        The motion, float32, expressions clamped to 0..1.
+        The motion, float32 (times float64); expressions from 1 to 1.5 become 1, those below 0 become 0.
 
     Raises:
         FaceFileError: The file is missing, damaged, of another kind or of an unknown version.
@@ -143,9 +145,9 @@ def _motion(content: dict[str, Any], wanted: Sequence[str]) -> Motion:
         fps = float(content["fps"])
         if not 0 < fps <= 10000:
             raise ValueError(f"fps must be more than 0 and at most 10000, got {fps}")
-        times = torch.arange(n) / fps
+        times = torch.arange(n).double() / fps
     else:
-        times = _numbers(content["times_s"], n)
+        times = _numbers(content["times_s"], n, dtype=torch.float64)
         if not bool((times[1:] > times[:-1]).all()):
             raise ValueError("times_s must increase")
     status = content.get("status")
@@ -154,12 +156,20 @@ def _motion(content: dict[str, Any], wanted: Sequence[str]) -> Motion:
     head = content.get("head") or {}
     R, t = head.get("rotation_xyzw"), head.get("translation_m")
     return Motion(
-        reorder(values, names, wanted).clamp(0, 1),
+        reorder(shares(values), names, wanted),
         None if R is None else _rotations(_numbers(R, n, 4)),
         times,
         None if t is None else _numbers(t, n, 3),
         None if status is None or (set(status) == {"ok"} and len(status) == n) else tuple(status),
     )
+
+
+def shares(values: Tensor) -> Tensor:
+    """Values clamped to 0..1; raises ValueError where they are so large that they must be of another unit."""
+    largest = float(values.max())
+    if largest > LARGEST:
+        raise ValueError(f"values up to {largest:g}, expected 0 to 1; divide by 100 if they are percent")
+    return values.clamp(0, 1)
 
 
 def _rotations(quaternions: Tensor) -> Tensor:
@@ -169,9 +179,9 @@ def _rotations(quaternions: Tensor) -> Tensor:
     return roma.unitquat_to_rotmat(quaternions.double() / length).float()
 
 
-def _numbers(values: Any, *shape: int) -> Tensor:
-    """Finite float32 numbers; -1 in `shape` takes any length above 0."""
-    tensor = torch.tensor(values, dtype=torch.float32)
+def _numbers(values: Any, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Finite numbers; -1 in `shape` takes any length above 0."""
+    tensor = torch.tensor(values, dtype=dtype)
     fits = tensor.dim() == len(shape) and all(
         s > 0 if wanted == -1 else s == wanted for s, wanted in zip(tensor.shape, shape, strict=True)
     )

@@ -24,6 +24,7 @@ from hiface.export.glb_container import GlbContent, pack_glb, pad4, unpack_glb
 _FLOAT = 5126
 _CV_TO_GL = np.diag([1.0, -1.0, -1.0])
 _MOST_NAMES = 12
+_REST = {"translation": (0.0, 0.0, 0.0), "rotation": (0.0, 0.0, 0.0, 1.0), "scale": (1.0, 1.0, 1.0)}
 
 
 def animate_glb(
@@ -34,6 +35,9 @@ def animate_glb(
     title: str = "hiface motion",
 ) -> bytes:
     """Adds a motion to a GLB file.
+
+    What other animations of the file move, and the motion does not, gets its rest as a constant: programs
+    that go from one animation to another leave it where it was.
 
     Args:
         glb: The file. The names of its targets are in `extras.targetNames` of meshes or primitives; ARKit's
@@ -98,6 +102,11 @@ def _with_animation(
     if with_head:
         n, quaternions = _head(nodes, motion)
         add(n, "rotation", store.accessor(quaternions))
+    held = _held(document, {(c["target"]["node"], c["target"]["path"]) for c in channels})
+    if held:
+        clock = store.accessor(np.zeros(1), bounds=True)
+    for (n, path), values in held.items():
+        add(n, path, store.accessor(values))
     animation = {"name": title, "channels": channels, "samplers": samplers}
     document["animations"] = [*document.get("animations", []), animation]
     return GlbContent(store.finished(), store.binary, content.others)
@@ -141,7 +150,7 @@ def _weights(motion: Motion, names: Sequence[str], targets: Sequence[str], rest:
     shapes = {arkit_name(name) for name in names} - {None}
     for i, name in enumerate(targets):
         if arkit_name(name) not in shapes and name not in names:
-            values[:, i] = float(rest[i]) if rest else 0.0
+            values[:, i] = float(rest[i]) if i < len(rest or []) else 0.0
     return values
 
 
@@ -161,17 +170,33 @@ def _head(nodes: Sequence[dict[str, Any]], motion: Motion) -> tuple[int, np.ndar
     head = found[0]
     if "matrix" in nodes[head]:
         raise OptionError("the head's node has a matrix, which cannot be animated; export it as rotation")
-    above = np.eye(3)
-    child = head
+    parents = {child: i for i, node in enumerate(nodes) for child in node.get("children", [])}
+    above, at = np.eye(3), head
     for _ in nodes:
-        parents = [i for i, node in enumerate(nodes) if child in node.get("children", [])]
-        if not parents:
+        if at not in parents:
             break
-        child = parents[0]
-        above = _rotation(nodes[child]) @ above
+        at = parents[at]
+        above = _rotation(nodes[at]) @ above
     R = _CV_TO_GL @ motion.R_cam_head.double().numpy()
     local = above.T @ R @ above @ _rotation(nodes[head])
     return head, continuous_quaternions(matrix_to_quaternion(local))
+
+
+def _held(document: dict[str, Any], moved: set[tuple[int, str]]) -> dict[tuple[int, str], np.ndarray]:
+    """Rest by node and path of what the document's animations move, but for what is moved anyway."""
+    held = {}
+    for channel in (c for animation in document.get("animations", []) for c in animation["channels"]):
+        n, path = (channel["target"].get(key) for key in ("node", "path"))
+        if n is None or (n, path) in moved or path not in ("weights", *_REST):
+            continue
+        node = document["nodes"][n]
+        if path == "weights":
+            mesh = document["meshes"][node["mesh"]]
+            count = len(mesh["primitives"][0]["targets"])
+            held[n, path] = np.array(node.get(path, mesh.get(path, [0.0] * count)))
+        else:
+            held[n, path] = np.array([node.get(path, _REST[path])])
+    return held
 
 
 def _plain(name: str) -> str:
@@ -218,7 +243,7 @@ class _Store:
             "bufferView": len(self._views) - 1,
             "componentType": _FLOAT,
             "count": len(array),
-            "type": "SCALAR" if array.ndim == 1 else "VEC4",
+            "type": "SCALAR" if array.ndim == 1 else f"VEC{array.shape[1]}",
         }
         if bounds:
             entry |= {"min": [float(array.min())], "max": [float(array.max())]}

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hiface.errors import FaceFileError
+
 USUAL_FPS = (23.976, 24.0, 25.0, 29.97, 30.0, 48.0, 50.0, 59.94, 60.0, 90.0, 100.0, 120.0, 240.0)
 DEFAULT_FPS = 60.0
 _FORM = re.compile(r"(\d{1,3}):(\d{2}):(\d{2}):(\d{1,4}(?:\.\d+)?)")
@@ -37,24 +39,49 @@ def from_timecodes(texts: Sequence[str], fps: float = DEFAULT_FPS) -> np.ndarray
         fps: Frames per second where the rows do not tell: they do if a second ends among them.
 
     Returns:
-        [N] seconds from the first row on, or None where a text is no timecode or they do not increase.
+        [N] increasing seconds from the first row on; rows whose text is no timecode, or the same as that of
+        the row before, get times between their neighbours'. None where no text is a timecode.
+
+    Raises:
+        FaceFileError: A timecode is before the one above it; the message has the row.
     """
     found = [_FORM.fullmatch(text.strip()) for text in texts]
-    if not found or None in found:
+    rows = np.array([i for i, match in enumerate(found) if match])
+    if len(rows) == 0:
         return None
     h, m, s, frames = np.array([[float(part) for part in match.groups()] for match in found if match]).T
     whole = h * 3600 + m * 60 + s
-    times = whole + frames / _rate(whole, frames, fps)
-    times = times + 2 * _HALF_DAY_S * np.cumsum(np.r_[False, np.diff(times) < -_HALF_DAY_S])
-    return times - times[0] if (np.diff(times) > 0).all() else None
+    whole = whole + 2 * _HALF_DAY_S * np.cumsum(np.r_[False, np.diff(whole) < -_HALF_DAY_S])
+    new = np.r_[True, (np.diff(whole) != 0) | (np.diff(frames) != 0)]
+    rows, whole, frames = rows[new], whole[new], frames[new]
+    rate = _rate(whole, frames, fps)
+    times = whole + frames / rate
+    if (back := np.flatnonzero(np.diff(times) <= 0)).size:
+        row = int(rows[back[0] + 1])
+        raise FaceFileError(
+            f"the timecode {texts[row]!r} of frame {row + 1} is not after the one above; mend or cut that row"
+        )
+    step = float(np.median(np.diff(times) / np.diff(rows))) if len(rows) > 1 else 1.0 / rate
+    every = np.arange(len(texts))
+    beyond = np.minimum(every - rows[0], 0) + np.maximum(every - rows[-1], 0)
+    out = np.interp(every, rows, times) + step * beyond
+    return out - out[0]
 
 
 def _rate(whole: np.ndarray, frames: np.ndarray, fps: float) -> float:
-    """Frames per second: what the frame number was short of where the second ended, near a usual rate."""
+    """Frames per second: what the frame number was short of where the second ended, near a usual rate.
+
+    A frame that is missing there makes it too small, so that a rate that is not usual must be said twice.
+    """
     next_second = np.flatnonzero(np.diff(whole) == 1)
     within = np.diff(frames)[np.diff(whole) == 0]
     if len(next_second) == 0 or len(within) == 0:
         return max(fps, float(np.ceil(frames.max() + 1e-9)), 1.0)
-    found = float(np.median(frames[next_second] + np.median(within) - frames[next_second + 1]))
-    usual = min(USUAL_FPS, key=lambda rate: abs(rate - found))
-    return max(usual if abs(usual - found) <= _NEAR * usual else found, 1.0)
+    ends = frames[next_second] + np.median(within) - frames[next_second + 1]
+    found, in_whole = float(np.median(ends)), not (frames % 1).any()
+    rates = [r for r in USUAL_FPS if r > frames.max() and not (in_whole and r % 1)]
+    usual = min(rates, key=lambda rate: abs(rate - found), default=found)
+    said_twice = len(ends) > 1 and float(np.ptp(ends)) <= _NEAR * found
+    if said_twice and abs(usual - found) > _NEAR * usual:
+        return max(found, 1.0)
+    return usual if abs(usual - found) <= _NEAR * usual else min(rates, default=max(found, 1.0))

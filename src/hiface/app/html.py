@@ -28,7 +28,7 @@ from hiface.assets import load_json_asset
 from hiface.atomic import atomic_write_text
 from hiface.data.images import Photo, read_photo
 from hiface.errors import AssetError, HifaceError, MeshFileError, OptionError, ShapeError
-from hiface.export.detail_maps import DISPLACEMENT_RANGE_M
+from hiface.export.detail_maps import read_displacement_png
 from hiface.export.json_params import read_face_json
 from hiface.export.pictures import JPEG_QUALITY, pil_png
 from hiface.export.units import units_per_metre
@@ -69,7 +69,8 @@ def viewer_page(
 
     Raises:
         MeshFileError: `glb` is not a GLB file, or needs other files.
-        OptionError: The photo has other proportions than the camera's, or a map has another name.
+        OptionError: The photo has other proportions than the camera's, a map has another name, or a number of
+            camera or light is not finite.
         ShapeError: `light` has another shape.
     """
     document = read_glb_document(glb, "the file")
@@ -88,7 +89,11 @@ def viewer_page(
         "camera": None if camera is None else _camera_facts(camera, _fact(extras, "units") or "m"),
         "light": None if light is None or camera is None else _light_facts(light, camera),
     }
-    data = [_script("facts", json.dumps(facts).replace("<", "\\u003c"), "application/json")]
+    try:
+        text = json.dumps(facts, allow_nan=False)
+    except ValueError as error:
+        raise OptionError(f"camera and light must be finite ({error}); leave them out") from error
+    data = [_script("facts", text.replace("<", "\\u003c"), "application/json")]
     data.append(_binary("glb", gzip.compress(glb, 9, mtime=0), "model/gltf-binary", packed="gzip"))
     if photo is not None and camera is not None:
         data.append(_binary("photo-file", _jpeg(photo), "image/jpeg"))
@@ -159,25 +164,21 @@ def relief_picture(displacement_png: bytes) -> bytes:
     Raises:
         MeshFileError: It is no such picture.
     """
-    try:
-        steps = np.asarray(Image.open(io.BytesIO(displacement_png)), dtype=np.float64)
-        if steps.ndim != 2:
-            raise ValueError("it has colours")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise MeshFileError(f"the displacement map cannot be read ({error}); write the maps again") from error
-    out = ((steps - 32768) / 32768 * DISPLACEMENT_RANGE_M / RELIEF_M).clip(-1, 1)[..., None]
+    out = (read_displacement_png(displacement_png)[0].numpy() / RELIEF_M).clip(-1, 1)[..., None]
     ends = np.where(out > 0, (178, 24, 43), (33, 102, 172))
     return pil_png(Image.fromarray((245 + np.abs(out) * (ends - 245)).round().astype(np.uint8)))
 
 
 def _camera_of(extras: Any) -> Camera | None:
-    """The photo's camera as hiface writes it into GLB files, metres; None if there is none."""
+    """The photo's camera as hiface writes it into GLB files, metres; None if there is none of use."""
     found: Any = extras.get("camera") if isinstance(extras, Mapping) else None
     try:
         K, T = (torch.tensor(found[name], dtype=torch.float32) for name in ("K", "T_cam_object"))
-        return Camera(K, T, int(found["width"]), int(found["height"]))
-    except (TypeError, KeyError, ValueError, ShapeError):
+        camera = Camera(K, T, int(found["width"]), int(found["height"]))
+    except (TypeError, KeyError, ValueError, OverflowError):
         return None
+    finite = bool(K.isfinite().all() & T.isfinite().all())
+    return camera if finite and camera.width > 0 and camera.height > 0 else None
 
 
 def _camera_facts(camera: Camera, units: str) -> dict[str, Any]:
@@ -223,10 +224,20 @@ def _found_photo(path: Path | None, camera: Camera | None) -> Photo | None:
 def _maps(files: ResultFiles) -> dict[str, bytes]:
     found = {}
     if files.normals is not None:
-        found["normals"] = files.normals.read_bytes()
+        found["normals"] = _whole_picture(files.normals)
     if files.static is not None:
         found["relief"] = relief_picture(files.static.read_bytes())
     return found
+
+
+def _whole_picture(path: Path) -> bytes:
+    """A PNG file that can be decoded."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            picture.load()
+        return path.read_bytes()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MeshFileError(f"{path} cannot be read ({error}); write the maps again") from error
 
 
 def _jpeg(photo: Photo) -> bytes:

@@ -91,11 +91,14 @@ def read_glb_document(content: bytes, name: str) -> dict[str, Any]:
         meshes = document.get("meshes")
         required = set(document.get("extensionsRequired", [])) & _UNREADABLE
         parts = [*document.get("buffers", []), *document.get("images", [])]
+        scenes, shown = document.get("scenes", []), document.get("scene", 0)
         uris = [part["uri"] for part in parts if not part.get("uri", "data:").startswith("data:")]
     except (AttributeError, TypeError) as error:
         raise MeshFileError(f"{name} is no glTF document ({error}); export it again") from error
     if not meshes:
         raise MeshFileError(f"{name} holds no mesh; export the head with it")
+    if not isinstance(shown, int) or not 0 <= shown < len(scenes):
+        raise MeshFileError(f"{name} has no scene that says what is shown; export it with one")
     if required:
         raise MeshFileError(f"{name} is compressed ({', '.join(sorted(required))}); export it without that")
     if uris:
@@ -117,7 +120,7 @@ def _beside(glb: Path) -> ResultFiles:
 
 def _photo_of(person: Path, record: Path | None) -> Path | None:
     """The photo by the name in face.json: where the run found it, else in or above the folder."""
-    name = _content(record).get("provenance", {}).get("photo") if record else None
+    name = json_object(record).get("provenance", {}).get("photo") if record else None
     if not isinstance(name, str) or not name:
         return None
     folders = [person, *list(person.absolute().parents)[:3], Path()]
@@ -129,8 +132,8 @@ def _photo_of(person: Path, record: Path | None) -> Path | None:
 
 def _photos_of_runs(folder: Path) -> Iterator[Path]:
     """Photos that the run's own files name, those of this folder only."""
-    yield from _paths([_content(folder / "photo.json")])
-    rows = _content(folder.parent / "person.json").get("photos")
+    yield from _paths([json_object(folder / "photo.json")])
+    rows = json_object(folder.parent / "person.json").get("photos")
     rows = rows if isinstance(rows, list) else []
     own = [r for r in rows if isinstance(r, dict) and Path(str(r.get("detail"))).name == folder.name]
     yield from _paths(own)
@@ -140,10 +143,10 @@ def _paths(rows: list[dict[str, Any]]) -> Iterator[Path]:
     return (Path(row["photo"]) for row in rows if isinstance(row.get("photo"), str))
 
 
-def _content(path: Path) -> dict[str, Any]:
-    """A JSON object of a file; empty where there is none."""
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

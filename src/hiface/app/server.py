@@ -37,6 +37,7 @@ class ViewerServer:
         tools: Controls of time and files.
         stage: What draws.
         url: Address of the page.
+        fault: The last error of bringing the controls up to date, "" if there was none.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class ViewerServer:
         people: Sequence[ViewedFace] = (),
         host: str = HOST,
         port: int = PORT,
-        live_host: str = "0.0.0.0",
+        live_host: str | None = None,
     ) -> None:
         """Starts the server.
 
@@ -52,7 +53,7 @@ class ViewerServer:
             people: Who can be shown at first.
             host: Own address to listen on; "0.0.0.0" lets other computers in.
             port: TCP port; 0 takes a free one.
-            live_host: Own address on which Live Link is listened to, when that is switched on.
+            live_host: Own address on which Live Link is listened to when that is switched on; `host` if None.
 
         Raises:
             MissingExtraError: viser is not installed.
@@ -71,8 +72,8 @@ class ViewerServer:
         self.state = ViewerState(people)
         self.stage = Stage(self.state)
         self.face = FacePanel(self._server, self.state)
-        self.tools = ToolsPanel(self._server, self.state, self.stage, self.face, live_host)
-        self._stopped = threading.Event()
+        self.tools = ToolsPanel(self._server, self.state, self.stage, self.face, live_host or host)
+        self._stopped, self.fault = threading.Event(), ""
         self._build()
         self.stage.start()
         self._syncing = threading.Thread(target=self._sync, name="viewer-sync", daemon=True)
@@ -128,8 +129,11 @@ class ViewerServer:
     def _sync(self) -> None:
         """Controls follow the state a few times a second."""
         while not self._stopped.wait(_SYNC_S):
-            self.face.sync()
-            self.tools.sync()
+            try:
+                self.face.sync()
+                self.tools.sync()
+            except Exception as error:  # the next round may do; without this thread nothing follows any more
+                self.fault = f"{type(error).__name__}: {error}"
 
 
 def serve(
@@ -174,7 +178,7 @@ def _free_port(host: str, port: int) -> int:
         try:
             probe.bind((host, port))
         except socket.gaierror as error:
-            raise OptionError(f"{host!r} is no address; use --host 127.0.0.1") from error
+            raise OptionError(f"{host!r} is no IPv4 address; use --host 127.0.0.1") from error
         except OSError as error:
             raise OptionError(_taken(host, port, error)) from error
         return int(probe.getsockname()[1])

@@ -4,27 +4,26 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import DecompressionBombError as Bomb
 from torch import Tensor
 
 from hiface.animation.motion import Motion
 from hiface.animation.motion_json import read_motion_json
-from hiface.app.results import ResultFiles, read_glb_document
+from hiface.app.results import ResultFiles, json_object, read_glb_document
 from hiface.colour import srgb_to_linear
 from hiface.data.images import Photo, read_photo
-from hiface.detail.sd_detail import detail_space
-from hiface.errors import AssetError, HifaceError, MeshFileError, OptionError
-from hiface.export.detail_maps import DISPLACEMENT_RANGE_M
+from hiface.errors import AssetError, FaceFileError, HifaceError, MeshFileError, OptionError
+from hiface.export.detail_maps import read_displacement_png
 from hiface.export.glb_container import unpack_glb
+from hiface.export.hollows import hollow_shade
 from hiface.export.json_params import FaceRecord, read_face_json
 from hiface.export.texture import ALBEDO_BLEND, TextureBake, model_texture
 from hiface.morphable import MorphableModel, load_model
@@ -32,11 +31,9 @@ from hiface.networks.detect import Detection
 from hiface.networks.sd_detail import SdDetail
 from hiface.networks.weights import load_hiface
 from hiface.result import FaceResult
+from hiface.types import Camera
 
 TEXTURE_PX = 1024
-MOUTH_SHARE = 0.3
-"""Of the light outside, what reaches the inside of the mouth and the eye sockets."""
-_HOLLOW = ("mouth_interior", "socket_left", "socket_right")
 _SMALLEST_RELIEF_M = 2e-6
 
 
@@ -51,6 +48,7 @@ class ViewedFace:
         texture_linear: [3, S, S] albedo, linear.
         hollow: [3, S, S] the same, where the mouth's inside is as dark as it looks.
         has_photo: Whether `face.photo` is the photo that `face.camera` belongs to.
+        light_gain: [3] factors on the photo's light for the texture to look as the photo does.
         motion: Motion of a tracked video, or None.
         film: A video whose left third shows the frames of the motion, or None.
     """
@@ -60,6 +58,7 @@ class ViewedFace:
     texture_linear: Tensor
     hollow: Tensor
     has_photo: bool
+    light_gain: Tensor
     motion: Motion | None = None
     film: Path | None = None
 
@@ -95,9 +94,7 @@ def _load(files: ResultFiles) -> ViewedFace:
     folder = files.glb.parent
     if (folder / "blendshapes.json").is_file():
         motion = read_motion_json(folder / "blendshapes.json", model.data.expression_names)
-        K = _json(folder.parent / "track.json").get("camera")
-        if K is not None:
-            camera = replace(camera, K=torch.tensor(K, dtype=torch.float32))
+        camera = _video_camera(folder.parent / "track.json", camera)
         film = folder.parent / "overlay.mp4"
     photo = _photo(files, camera.width, camera.height)
     params = record.params.replace(camera=camera)
@@ -120,21 +117,26 @@ def _load(files: ResultFiles) -> ViewedFace:
     return _viewed(face, files.title, photo is not None, motion, found)
 
 
+def _video_camera(track: Path, camera: Camera) -> Camera:
+    """The camera with the intrinsics that a video's track.json has, where it has some."""
+    K = json_object(track).get("camera")
+    if K is None:
+        return camera
+    try:
+        intrinsics = torch.tensor(K, dtype=torch.float32)
+        if not bool(intrinsics.isfinite().all()):
+            raise ValueError("a number is not finite")
+        return replace(camera, K=intrinsics)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise FaceFileError(f"the camera in {track} is damaged ({error}); track the video again") from error
+
+
 def _viewed(
     face: FaceResult, title: str, has_photo: bool, motion: Motion | None = None, film: Path | None = None
 ) -> ViewedFace:
     albedo = srgb_to_linear(face.texture(TEXTURE_PX))
-    shade = torch.where(_hollow_texels(face.model, albedo.shape[-1]), MOUTH_SHARE, 1.0)
-    return ViewedFace(title, face, albedo, albedo * shade, has_photo, motion, film)
-
-
-def _hollow_texels(model: MorphableModel, size: int) -> Tensor:
-    """[S, S] bool, texels of the inside of the mouth and of the sockets, with a margin."""
-    names = model.data.part_names
-    hollow = torch.tensor([name in _HOLLOW for name in names])[model.data.triangle_parts.cpu()]
-    triangle = detail_space(model, size).triangle_id.long()
-    inside = (hollow[triangle.clamp_min(0)] & (triangle >= 0)).float()
-    return torch.nn.functional.max_pool2d(inside[None], 5, 1, 2)[0] > 0
+    hollow = albedo * hollow_shade(face.model, TEXTURE_PX)
+    return ViewedFace(title, face, albedo, hollow, has_photo, face.light_gain(TEXTURE_PX), motion, film)
 
 
 def _model(record: FaceRecord, files: ResultFiles) -> MorphableModel:
@@ -206,7 +208,7 @@ def _texture(files: ResultFiles, model: MorphableModel, albedo: Tensor) -> Tenso
         encoded = (unpack_glb(content).binary or b"")[start : start + view["byteLength"]]
         picture = Image.open(io.BytesIO(encoded)).convert("RGB")
         pixels = np.array(picture.resize((TEXTURE_PX, TEXTURE_PX), Image.Resampling.BICUBIC))
-    except (KeyError, IndexError, TypeError, OSError, SyntaxError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, OSError, SyntaxError, ValueError, Bomb) as error:
         raise MeshFileError(f"the texture of {files.glb} is damaged ({error}); export it again") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0
 
@@ -215,22 +217,8 @@ def _relief(files: ResultFiles, face: FaceResult) -> Tensor | None:
     """[1, S, S] metres: what the static map beside the file holds beyond what the codes make."""
     if files.static is None:
         return None
-    try:
-        steps = np.asarray(Image.open(files.static), dtype=np.float32)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise MeshFileError(f"{files.static} cannot be read ({error}); write the maps again") from error
-    if steps.ndim != 2 or steps.shape[0] != steps.shape[1]:
-        raise MeshFileError(f"{files.static} is no displacement map; write the maps again")
-    stored = torch.from_numpy((steps - 32768) / 32768 * DISPLACEMENT_RANGE_M)[None]
+    stored = read_displacement_png(files.static.read_bytes(), str(files.static))
     known = face.displacement("static")
     known = torch.nn.functional.interpolate(known[None], size=stored.shape[-1], mode="bilinear")[0]
     rest = stored - known
     return rest if float(rest.abs().max()) > _SMALLEST_RELIEF_M else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hiface.animation.orders import expression_order
@@ -156,27 +156,26 @@ class FacePanel:
             self._sync()
 
     def _sync(self) -> None:
-        state = self._state
-        for name, value in state.weights.items():
+        shown = self._state.snapshot()
+        for name, value in shown.weights.items():
             if name in self.sliders and abs(self._told[name] - value) > _NEAR:
                 self.tell(name, round(value, 2))
-        titles = _distinct([person.title for person in state.people]) or [NOBODY]
+        titles = _distinct(shown.titles) or [NOBODY]
         if titles != self._titles:
             self._titles = titles
-            self._told["person"] = titles[state.index]
+            self._told["person"] = titles[shown.index]
             self.handles["person"].options = tuple(titles)
-            self.handles["person"].value = titles[state.index]
-        self.tell("person", titles[state.index])
-        look = state.look
-        self.tell("light", look.light)
-        self.tell("intensity", look.intensity)
-        over = state.over_photo and state.can_be_over_photo
-        self.handles["lamp"].visible = look.light == LAMP and not over and bool(state.people)
-        self.handles["over_photo"].disabled = not state.can_be_over_photo
+            self.handles["person"].value = titles[shown.index]
+        self.tell("person", titles[shown.index])
+        self.tell("light", shown.look.light)
+        self.tell("intensity", shown.look.intensity)
+        over = shown.over_photo and shown.can_be_over_photo
+        self.handles["lamp"].visible = shown.look.light == LAMP and not over and shown.viewed is not None
+        self.handles["over_photo"].disabled = not shown.can_be_over_photo
         self.handles["opacity"].disabled = not over
 
 
-def _distinct(titles: list[str]) -> list[str]:
+def _distinct(titles: Sequence[str]) -> list[str]:
     """Titles with numbers where one comes twice."""
     out: list[str] = []
     for title in titles:

@@ -134,7 +134,7 @@ def _surface(
     texture = _texture(viewed, look)
     out = render(face.mesh, camera, texture, white, antialias=False)
     normals, shading = out.normals_cam, None
-    photo_light = light * look.intensity if look.light == PHOTO_LIGHT else None
+    photo_light = light * viewed.light_gain * look.intensity if look.light == PHOTO_LIGHT else None
     if look.light in STUDIO_LIGHTS:
         photo_light = studio_light(look.light) * look.intensity
     if look.parts != "none" and face.has_detail:

@@ -17,7 +17,7 @@ from hiface.app.viewer_state import ViewerState
 from hiface.errors import HifaceError
 from hiface.types import Camera
 
-DRAFT_S = 0.05
+DRAFT_S = 0.03
 """Drafts have the resolution that can be drawn in this time."""
 REST_S = 0.2
 """When nothing has changed for this long, the whole picture is drawn."""
@@ -58,13 +58,14 @@ class Stage:
 
     Attributes:
         drawn: Number of pictures sent so far.
+        rests: Whether the last of them was a whole one.
         fault: The last error of drawing, "" if there was none.
     """
 
     def __init__(self, state: ViewerState) -> None:
         self._state, self._pages = state, {}
         self._lock, self._stopped = threading.Lock(), False
-        self.drawn, self.fault = 0, ""
+        self.drawn, self.rests, self.fault = 0, False, ""
         self._thread = threading.Thread(target=self._run, name="viewer-stage", daemon=True)
 
     def start(self) -> None:
@@ -137,4 +138,4 @@ class Stage:
             return
         page.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=93 if whole else 82)
         page.client.flush()
-        self.drawn += 1
+        self.drawn, self.rests = self.drawn + 1, whole

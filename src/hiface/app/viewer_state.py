@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,40 @@ def grouped(names: Sequence[str]) -> list[tuple[str, list[str]]]:
         left = [name for name in left if name not in own]
         out.append((group["label"], own))
     return [(label, own) for label, own in [*out, ("Other", left)] if own]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What a state was at one moment; attributes as of `ViewerState`.
+
+    Attributes:
+        titles: Of the people.
+        viewed: Who is shown.
+        weights: Values of the sliders by name.
+        can_be_over_photo: Whether there is a picture that the head can be drawn over.
+    """
+
+    titles: tuple[str, ...]
+    index: int
+    viewed: ViewedFace | None
+    weights: dict[str, float]
+    look: Look
+    over_photo: bool
+    can_be_over_photo: bool
+    frame: int | None
+    film_frame: np.ndarray | None
+
+    @property
+    def motion(self) -> Motion | None:
+        """The motion of who is shown."""
+        return None if self.viewed is None else self.viewed.motion
+
+    @property
+    def status(self) -> str:
+        """What is known about the frame, "" where there is none."""
+        if self.motion is None or self.frame is None:
+            return ""
+        return "ok" if self.motion.status is None else self.motion.status[self.frame]
 
 
 class ViewerState:
@@ -112,9 +146,22 @@ class ViewerState:
     @property
     def status(self) -> str:
         """What is known about the frame, "" where there is none."""
-        if self.motion is None or self.frame is None:
-            return ""
-        return "ok" if self.motion.status is None else self.motion.status[self.frame]
+        return self.snapshot().status
+
+    def snapshot(self) -> Snapshot:
+        """Everything that belongs together, while other threads go on."""
+        with self._lock:
+            return Snapshot(
+                tuple(person.title for person in self.people),
+                self.index,
+                self.viewed,
+                self.weights,
+                self.look,
+                self.over_photo,
+                self.can_be_over_photo,
+                self.frame,
+                self.film_frame,
+            )
 
     def add(self, people: Sequence[ViewedFace]) -> None:
         """Adds people and shows the first of them."""
@@ -172,18 +219,18 @@ class ViewerState:
 
     def photo_expression(self) -> None:
         """The expression that was reconstructed; the head stands still."""
-        if self.viewed is None:
-            return
-        params = self.viewed.face.params
         with self._lock:
+            if self.viewed is None:
+                return
+            params = self.viewed.face.params
             self.frame, self.film_frame, self._T_world_head = None, None, torch.eye(4)
             self._set(morph_weights(self.viewed.face.model, params.expression, params.pose))
 
     def drive(self, expression: Tensor, R_cam_head: Tensor | None = None) -> None:
         """Shows what a live source says; [E] 0..1 in the model's order, [3, 3] object to camera."""
-        if len(expression) != len(self.names):
-            return
         with self._lock:
+            if len(expression) != len(self.names):
+                return
             self.frame, self.film_frame = None, None
             self._T_world_head = torch.eye(4)
             if R_cam_head is not None and self.head_moves:
@@ -192,10 +239,10 @@ class ViewerState:
 
     def show_frame(self, frame: int, film_frame: np.ndarray | None = None) -> None:
         """Shows a frame of the motion, and the frame of the video behind it where it is given."""
-        motion = self.motion
-        if motion is None:
-            return
         with self._lock:
+            motion = self.motion
+            if motion is None:
+                return
             self.frame, self.film_frame = min(max(frame, 0), len(motion) - 1), film_frame
             self._T_world_head = self._head_at(motion, self.frame)
             self._set(motion.expression[self.frame])

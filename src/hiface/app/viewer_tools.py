@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import html
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from hiface.export.pictures import pil_png
 
 _IMAGES = "image/*"
 _MESSAGE_S = 12.0
+_NOTE = '<div style="padding: 0 14px 10px; font: {} 14px sans-serif; overflow-wrap: anywhere">{}</div>'
 _SPEEDS = ("0.25", "0.5", "1", "2")
 
 
@@ -36,7 +38,7 @@ class ToolsPanel:
     """
 
     def __init__(
-        self, server: Any, state: ViewerState, stage: Stage, face: FacePanel, live_host: str = "0.0.0.0"
+        self, server: Any, state: ViewerState, stage: Stage, face: FacePanel, live_host: str
     ) -> None:
         self._server, self._state, self._stage, self._face = server, state, stage, face
         self.handles = face.handles
@@ -58,7 +60,7 @@ class ToolsPanel:
         upload.on_upload(lambda event: self.uploads.put(event.target.value.name, event.target.value.content))
         self.handles["upload"] = upload
         self.handles["progress"] = gui.add_progress_bar(0.0, visible=False, animated=True)
-        self.handles["message"] = gui.add_markdown("", visible=False)
+        self.handles["message"] = gui.add_html("", visible=False)
 
     def build_save(self) -> None:
         """Buttons that download what is shown."""
@@ -80,13 +82,13 @@ class ToolsPanel:
             self._face._add("speed", speed, lambda value: setattr(player, "speed", float(value)))
             head = gui.add_checkbox("Head moves", True)
             self._face._add("head_moves", head, lambda value: self._state.put(head_moves=value))
-            self.handles["play"], self.handles["status"] = play, gui.add_markdown("")
+            self.handles["play"], self.handles["status"] = play, gui.add_html("")
         with gui.add_folder("Live Link"):
             port = gui.add_number("Port", initial_value=PORT, min=0, max=65535, step=1)
             self.handles["port"] = port
             listen = gui.add_checkbox("Listen", False, hint="move the face by Live Link Face or hiface live")
             self._face._add("listen", listen, self._listen)
-            self.handles["live"] = gui.add_markdown("")
+            self.handles["live"] = gui.add_html("")
 
     def _scrubbed(self, value: float) -> None:
         self._play(False)
@@ -112,7 +114,7 @@ class ToolsPanel:
         self.handles["progress"].value = 100.0 * share
 
     def _failed(self, text: str) -> None:
-        self._say(f"**{text}**")
+        self._say(text, "bold")
         self.handles["progress"].visible = False
         for client in self._server.get_clients().values():
             client.add_notification("That did not work", text, color="red", auto_close_seconds=_MESSAGE_S)
@@ -123,9 +125,9 @@ class ToolsPanel:
         more = f"; {len(people)} faces, choose under Person" if len(people) > 1 else ""
         self._say(f"{people[0].title} is shown{more}")
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, weight: str = "normal") -> None:
         self.message = text
-        self.handles["message"].content = text
+        self.handles["message"].content = note(text, weight)
         self.handles["message"].visible = bool(text)
 
     def _save(self, client: Any, what: str) -> None:
@@ -158,32 +160,32 @@ class ToolsPanel:
 
     def sync(self) -> None:
         """Shows in the controls what the state is."""
-        state = self._state
-        if state.viewed is not self._shown:
-            self._shown = state.viewed
-            self._new_person()
+        shown = self._state.snapshot()
+        if shown.viewed is not self._shown:
+            self._shown = shown.viewed
+            self._new_person(shown.viewed)
         self.player.catch_up()
-        if state.motion is not None and state.frame is not None:
-            self._face.tell("frame", state.frame)
-            at = float(state.motion.times[state.frame])
-            text = f"{at:.2f} s of {float(state.motion.times[-1]):.2f} s, **{state.status}**"
+        if shown.motion is not None and shown.frame is not None:
+            self._face.tell("frame", shown.frame)
+            at = float(shown.motion.times[shown.frame])
+            text = f"{at:.2f} s of {float(shown.motion.times[-1]):.2f} s, {shown.status}"
             if self.player.film is not None and self.player.film.fault:
                 text += f"; no frames behind it: {self.player.film.fault}"
-            if self.handles["status"].content != text:
-                self.handles["status"].content = text
+            _set_text(self.handles["status"], text)
         _set_text(self.handles["live"], self._live_text())
 
     def _live_text(self) -> str:
-        if self.live.port is None:
+        port, subject = self.live.port, self.live.subject
+        if port is None:
             return ""
-        if self.live.subject is None:
-            return f"waiting for packets on UDP port {self.live.port}"
-        return f"{self.live.subject}: {self.live.frames} frames"
+        if subject is None:
+            return f"waiting for packets on UDP port {port}"
+        return f"{subject}: {self.live.frames} frames"
 
-    def _new_person(self) -> None:
+    def _new_person(self, viewed: ViewedFace | None) -> None:
         """The timeline and the film of who is shown now."""
         self._play(False)
-        motion, viewed = self._state.motion, self._state.viewed
+        motion = None if viewed is None else viewed.motion
         if self.player.film is not None:
             self.player.film.stop()
         self.player.film = Film(viewed.film) if viewed is not None and viewed.film is not None else None
@@ -192,6 +194,20 @@ class ToolsPanel:
             self.handles["frame"].max = len(motion) - 1
 
 
+def note(text: str, weight: str = "normal") -> str:
+    """Text of anybody, such as a name in a packet, as HTML that shows it letter by letter.
+
+    Args:
+        text: Whatever came; what looks like HTML in it is shown, too.
+        weight: Of the font, as CSS names it.
+
+    Returns:
+        One element.
+    """
+    return _NOTE.format(weight, html.escape(text))
+
+
 def _set_text(handle: Any, text: str) -> None:
-    if handle.content != text:
-        handle.content = text
+    content = note(text)
+    if handle.content != content:
+        handle.content = content

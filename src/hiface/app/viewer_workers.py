@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import io
-import queue
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from hiface.app.viewer_faces import ViewedFace, face_of_result
 from hiface.app.viewer_state import ViewerState
 from hiface.data.images import read_photo
 from hiface.data.video import open_video
-from hiface.errors import HifaceError, NoFaceError
+from hiface.errors import HifaceError, ImageError, NoFaceError
 from hiface.reconstructor import Reconstructor
 
 _MOST_FILM_FRAMES = 3000
@@ -91,24 +91,26 @@ class Player:
 
     def show(self, frame: int) -> None:
         """Shows a frame with the picture that belongs to it."""
-        self._state.show_frame(frame, self.film.frame(frame) if self.film is not None else None)
+        film = self.film
+        self._state.show_frame(frame, film.frame(frame) if film is not None else None)
 
     def catch_up(self) -> None:
         """Puts the frame of the video behind the head where it has been decoded since."""
-        frame = self._state.frame
-        if frame is None or self.playing or self.film is None or self._state.film_frame is not None:
+        shown, film = self._state.snapshot(), self.film
+        if shown.frame is None or self.playing or film is None or shown.film_frame is not None:
             return
-        picture = self.film.frame(frame)
+        picture = film.frame(shown.frame)
         if picture is not None:
             self._state.put_film_frame(picture)
 
     def _run(self) -> None:
         while not self._stopped.wait(_TICK_S):
-            motion, frame = self._state.motion, self._state.frame
+            shown = self._state.snapshot()
+            motion, frame = shown.motion, shown.frame or 0
             if not self.playing or motion is None:
                 continue
             times, start = motion.times.double().numpy(), time.monotonic()
-            first = times[frame or 0] if (frame or 0) + 1 < len(times) else times[0]
+            first = times[frame] if frame + 1 < len(times) else times[0]
             end = times[-1] + (times[-1] - times[0]) / max(len(times) - 1, 1)
             speed = self.speed
             while self.playing and speed == self.speed and self._state.motion is motion:
@@ -130,7 +132,7 @@ class LiveDrive:
         frames: Packets that moved the face.
     """
 
-    def __init__(self, state: ViewerState, host: str = "0.0.0.0") -> None:
+    def __init__(self, state: ViewerState, host: str) -> None:
         self._state, self._host = state, host
         self._receiver: LiveLinkReceiver | None = None
         self._thread: threading.Thread | None = None
@@ -195,34 +197,38 @@ class Uploads:
     ) -> None:
         self.tell, self.fail, self.done = tell, fail, done
         self._reconstructor: Reconstructor | None = None
-        self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="viewer-uploads", daemon=True)
-        self._thread.start()
+        self._stopped = False
+        self._pool, self._work = ThreadPoolExecutor(1, "viewer-uploads"), set[Future[None]]()
 
     def put(self, name: str, content: bytes) -> None:
         """Takes a picture file; answers come through `tell`, `fail` and `done`."""
-        self._queue.put((name, content))
+        self._work.add(self._pool.submit(self._take, name, content))
 
     def stop(self) -> None:
-        """Ends the thread after the picture at hand."""
-        self._queue.put(None)
-        self._thread.join(timeout=1.0)
+        """Ends the thread; waits for the step at hand, since Python must not end amid torch's work."""
+        self._stopped = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait({work for work in self._work if not work.cancelled()})  # joins are not safe from Ctrl-C
 
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            try:
-                self.done(self._faces(*item))
-            except HifaceError as error:
-                self.fail(f"{item[0]}: {error}")
-            except Exception as error:  # a page must not wait for ever
-                self.fail(f"{item[0]}: {type(error).__name__}: {error}; try hiface reconstruct on it")
+    def _take(self, name: str, content: bytes) -> None:
+        try:
+            faces = self._faces(name, content)
+            if not self._stopped:
+                self.done(faces)
+        except HifaceError as error:
+            self.fail(f"{name}: {error}")
+        except Exception as error:  # a page must not wait for ever
+            self.fail(f"{name}: {type(error).__name__}: {error}; try hiface reconstruct on it")
 
     def _faces(self, name: str, content: bytes) -> list[ViewedFace]:
         self.tell(f"{name}: reading", 0.05)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / ("photo" + Path(name).suffix.lower()[:8])
             path.write_bytes(content)
-            photo = read_photo(path)
+            try:
+                photo = read_photo(path)
+            except ImageError as error:
+                raise ImageError(str(error).replace(path.name, "it", 1)) from error
         if self._reconstructor is None:
             self.tell("loading the networks", 0.1)
             self._reconstructor = Reconstructor()
@@ -232,6 +238,8 @@ class Uploads:
             raise NoFaceError("no face was found; use a picture in which one is larger and not turned away")
         out = []
         for number, face in enumerate(faces, start=1):
+            if self._stopped:
+                break
             self.tell(f"{name}: texture {number} of {len(faces)}", 0.6 + 0.4 * (number - 1) / len(faces))
             title = Path(name).stem + (f" person{number}" if len(faces) > 1 else "")
             out.append(face_of_result(face, title))

@@ -15,12 +15,14 @@ from hiface.errors import NoFaceError, OptionError
 if TYPE_CHECKING:
     from PIL import Image
     from rich.console import Console
+    from torch import Tensor
 
     from hiface.animation.motion import Motion
     from hiface.reconstructor import Reconstructor
     from hiface.result import FaceResult
 
 
+_SAME = 0.05  # root of the sum of squared differences of expressions that look the same
 Shown = Literal["static", "dynamic", "both", "none"]
 
 
@@ -149,6 +151,25 @@ def read_driver(
     return motion_of([face.params for face in found], fps or 24.0), list(found)
 
 
+def different_frames(expression: Tensor, most: int = 6) -> list[int]:
+    """Frames that show what there is in a motion: each next one differs most from those before it.
+
+    Args:
+        expression: [N, E] 0..1.
+        most: How many at most.
+
+    Returns:
+        Numbers of the frames in order of time, the most expressive one among them; fewer than `most` where
+        all others are nearly the same as one of these.
+    """
+    chosen = [int(expression.norm(dim=1).argmax())]
+    apart = (expression - expression[chosen[0]]).norm(dim=1)
+    while len(chosen) < most and float(apart.max()) > _SAME:
+        chosen.append(int(apart.argmax()))
+        apart = apart.minimum((expression - expression[chosen[-1]]).norm(dim=1))
+    return sorted(chosen)
+
+
 def _write(
     face: FaceResult,
     motion: Motion,
@@ -159,13 +180,14 @@ def _write(
 ) -> None:
     """The three files."""
     import torch
+    from PIL import Image
     from rich.progress import track
 
     from hiface.animation.retarget import drive
     from hiface.atomic import atomic_write_bytes
     from hiface.export.clips import Clip
     from hiface.export.detail_pictures import encode_animation, face_picture, photo_panel, portrait_camera
-    from hiface.export.draw import grid
+    from hiface.export.draw import PAPER, grid
     from hiface.export.morphs import morph_weights
     from hiface.export.pictures import pil_png
     from hiface.saving import SaveOptions, save_animation
@@ -179,16 +201,19 @@ def _write(
         camera = portrait_camera(frame.model, frame.params, size, turn)
         return face_picture(frame.model, frame.params, frame.displacement(parts), camera)
 
-    expressive = sorted(range(len(driven)), key=lambda i: -float(motion.expression[i].sum()))[:6]
+    rows = different_frames(motion.expression)
     panels = []
-    for i in sorted(expressive):
+    for i in rows:
         seen = pictures[i]
         if seen is not None:
             panels.append(("driver", photo_panel(seen.photo.image_srgb, seen.box, size)))
-        panels.append(("source", photo_panel(face.photo.image_srgb, face.box, size)))
+        if i == rows[0]:
+            panels.append(("source", photo_panel(face.photo.image_srgb, face.box, size)))
+        else:
+            panels.append(("", Image.new("RGB", (size, size), PAPER)))
         for parts in ("none", "static", "dynamic", "both"):
             panels.append(("coarse" if parts == "none" else parts, picture(driven[i], parts)))
-    columns = len(panels) // len(expressive)
+    columns = len(panels) // len(rows)
     atomic_write_bytes(out / "grid.png", pil_png(grid(panels, columns)))
     moving = [
         picture(frame, options.detail)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from hiface.errors import LiveLinkError, OptionError
+from hiface.errors import LiveLinkError, OptionError, OutputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,12 +81,13 @@ def _listen(options: Listen) -> int:
     from rich.console import Console
 
     from hiface.animation.live_link_udp import LiveLinkReceiver
-    from hiface.animation.motion_files import write_motion
+    from hiface.cli.folders import prepare_folder
 
     if options.out.suffix.lower() not in (".csv", ".json"):
         raise OptionError(f"-o must end in .csv or .json, got {options.out.name}")
     if options.seconds is not None and not options.seconds > 0:
         raise OptionError(f"--seconds must be more than 0, got {options.seconds:g}")
+    prepare_folder(options.out.parent)
     console = Console(stderr=True, emoji=False)
     came: list[tuple[Packet, float]] = []
     with LiveLinkReceiver(options.port, options.host, options.name) as receiver:
@@ -104,7 +105,7 @@ def _listen(options: Listen) -> int:
             raise LiveLinkError(
                 f"nothing came on port {receiver.port}; tell the sender this computer's address and that port"
             )
-    write_motion(options.out, _recorded(came))
+    _keep(options.out, _recorded(came))
     counts = receiver.counts
     console.print(
         f"{len(came)} frames of {receiver.subject} in {options.out}; {counts.lost} lost, {counts.late} late "
@@ -113,6 +114,19 @@ def _listen(options: Listen) -> int:
         markup=False,
     )
     return 0
+
+
+def _keep(out: Path, motion: Motion) -> None:
+    """Writes a recording, which cannot be made again: where `out` fails now, into the system's own folder."""
+    import tempfile
+
+    from hiface.animation.motion_files import write_motion
+
+    try:
+        write_motion(out, motion)
+    except OutputError as error:
+        kept = write_motion(Path(tempfile.mkdtemp(prefix="hiface-")) / out.name, motion)
+        raise OutputError(f"{error}; the recording is kept in {kept}") from error
 
 
 def _report(came: Sequence[tuple[Packet, float]], counts: Counts) -> str:
@@ -137,7 +151,7 @@ def _recorded(came: Sequence[tuple[Packet, float]]) -> Motion:
     channels = torch.from_numpy(np.stack([empty if p.channels is None else p.channels for p, _ in came]))
     filled, status = fill_missing(channels, seen)
     said = from_channels(filled)
-    times = torch.from_numpy(_times(came)).float()
+    times = torch.from_numpy(_times(came))
     head = said.R_cam_head if bool(filled[:, 52:55].any()) else None
     return Motion(said.expression, head, times, None, None if all(seen) else status)
 
@@ -168,7 +182,7 @@ def _send(options: Send) -> int:
         raise OptionError(f"--rate must be 1 to 1000 frames per second, got {options.rate:g}")
     motion = read_motion(options.motion)
     if options.rate is not None:
-        motion = replace(motion, times=torch.arange(len(motion)) / options.rate)
+        motion = replace(motion, times=torch.arange(len(motion)).double() / options.rate)
     host, port = address(options.to)
     fps = min(max(motion.fps or 60.0, 1.0), 1000.0)
     console = Console(stderr=True, emoji=False)
@@ -191,12 +205,27 @@ def address(text: str) -> tuple[str, int]:
     """Host and port of "host", "host:port" or "[IPv6]:port"; the port is 11111 when left out.
 
     Raises:
-        OptionError: There is no host, or the port is no number.
+        OptionError: There is no host, the port is no number from 1 to 65535, or an IPv6 address has no
+            brackets around it before the port.
     """
     from hiface.animation.live_link import PORT
 
     host, colon, port = text.rpartition(":") if text.count(":") == 1 or "]:" in text else (text, "", "")
     host = host.strip("[]")
-    if not host or (colon and not (port.isascii() and port.isdigit())):
-        raise OptionError(f"--to must be a host or host:port, got {text!r}")
-    return host, int(port) if colon else PORT
+    if not colon:
+        port = str(PORT)
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535) or not _is_host(host):
+        raise OptionError(f"--to must be a host, host:port or [IPv6]:port, ports 1 to 65535, got {text!r}")
+    return host, int(port)
+
+
+def _is_host(text: str) -> bool:
+    """Whether it can be a name or an address: what has a colon must be of IPv6."""
+    import ipaddress
+
+    if ":" not in text:
+        return bool(text)
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False

@@ -58,6 +58,8 @@ def view(
         return _serve([] if result is None else find_results(result), host, port, open, console)
     if (host, port) != (_HOST, _PORT):
         raise OptionError("--host and --port belong to the server; leave out --html")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"-o must end in .html, got {out.name}")
     if result is None:
         raise OptionError("--html needs a result; name a .glb file or the output folder of a command")
     people = find_results(result)

@@ -7,17 +7,18 @@ import io
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
 from hiface.detail.sd_detail import detail_space, detailed_normals
-from hiface.errors import ShapeError
+from hiface.errors import MeshFileError, ShapeError
 from hiface.geometry.normals import unit, vertex_normals
 from hiface.morphable import MorphableModel
 
 DISPLACEMENT_RANGE_M = 0.002
 """A 16-bit displacement map runs from -2 mm (0) over 0 (32768) to 2 mm (65536)."""
+LARGEST_MAP_PX = 8192
 
 
 def displacement_png(displacement: Tensor) -> bytes:
@@ -39,6 +40,34 @@ def displacement_png(displacement: Tensor) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(steps.round().clip(0, 65535).astype(np.uint16)).save(stream, "PNG", pnginfo=about)
     return stream.getvalue()
+
+
+def read_displacement_png(content: bytes, name: str = "the displacement map") -> Tensor:
+    """A displacement map of `displacement_png`.
+
+    Args:
+        content: The file.
+        name: How messages call it.
+
+    Returns:
+        [1, S, S] metres.
+
+    Raises:
+        MeshFileError: It is no PNG, is damaged, has colours or 8 bits, is not square or is larger than
+            `LARGEST_MAP_PX`.
+    """
+    try:
+        picture = Image.open(io.BytesIO(content), formats=("PNG",))
+        if picture.mode not in ("I;16", "I"):
+            raise ValueError(f"its pixels are {picture.mode}, not 16-bit grey")
+        if picture.width != picture.height or picture.width > LARGEST_MAP_PX:
+            raise ValueError(f"it has {picture.width} x {picture.height} pixels")
+        steps = np.asarray(picture, dtype=np.float32)
+    except UnidentifiedImageError as error:
+        raise MeshFileError(f"{name} is no PNG; write the maps again") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MeshFileError(f"{name} cannot be read ({error}); write the maps again") from error
+    return torch.from_numpy((steps - 32768) / 32768 * DISPLACEMENT_RANGE_M)[None]
 
 
 def tangent_frames(model: MorphableModel, vertices: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,7 @@ from hiface.networks.recogniser import Recogniser, RecogniserConfig
 
 FORMAT_VERSION = "1"
 Config = TypeVar("Config", FinderConfig, LandmarkerConfig, HifaceConfig, RecogniserConfig, EyeColourConfig)
-AnyNetwork = Finder | Landmarker | Hiface | Recogniser | EyeColourNet
+AnyNetwork = Finder | Landmarker | Hiface | Recogniser
 KINDS: dict[type, str] = {
     Finder: "finder",
     Landmarker: "landmarker",
@@ -33,7 +33,7 @@ KINDS: dict[type, str] = {
 }
 
 
-def save_weights(network: AnyNetwork, path: Path, notes: dict[str, str]) -> None:
+def save_weights(network: AnyNetwork | EyeColourNet, path: Path, notes: dict[str, str]) -> None:
     """Writes weights in half precision, under a temporary name first.
 
     Args:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The head of a GLB file: its meshes, and its expressions by name.
-import { Box3, Mesh, SkinnedMesh, Vector3 } from "three";
+import { AnimationMixer, Box3, Mesh, SkinnedMesh, Vector3 } from "three";
 import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
 
 const UNSHADED = /^(eye|teeth)/i; // wet and bright: the hard shadow of a lid or lip would make them grey
@@ -26,8 +26,10 @@ export class Head {
       part.castShadow = true;
       part.receiveShadow = !UNSHADED.test(part.material.name);
     }
-    this.opening = this.read(); // the expression that the file opens with: the photo's
-    this.weights = new Map(this.opening);
+    this.opening = this.read(); // the expression that the file opens with: the photo's, or the first of a video
+    if (this.clips.length && ![...this.opening.values()].some(Boolean)) this.opening = this.beginning(this.clips[0]);
+    this.weights = new Map();
+    this.setAll(this.opening);
     this.scene.updateMatrixWorld(true);
     this.box = this.restBox();
   }
@@ -43,6 +45,17 @@ export class Head {
       }
     }
     return box;
+  }
+
+  /** Values at the beginning of a clip, by name. */
+  beginning(clip) {
+    const mixer = new AnimationMixer(this.scene);
+    mixer.clipAction(clip).play();
+    mixer.update(0);
+    const found = this.read();
+    mixer.stopAllAction();
+    mixer.uncacheRoot(this.scene);
+    return found;
   }
 
   /** Values that the meshes have at present, by name. */

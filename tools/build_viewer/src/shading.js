@@ -47,8 +47,9 @@ export class Shading {
 
   /** Adds pictures that lie beside the file: normals of the photo's expression, coloured relief. */
   async addMaps(normalsUrl, reliefUrl) {
-    if (normalsUrl) this.photoNormals = await load(normalsUrl);
-    if (reliefUrl) this.relief = await load(reliefUrl, SRGBColorSpace);
+    const missing = () => null; // a picture that cannot be decoded is as good as none
+    if (normalsUrl) this.photoNormals = await load(normalsUrl).catch(missing);
+    if (reliefUrl) this.relief = await load(reliefUrl, SRGBColorSpace).catch(missing);
   }
 
   set(mode, detail) {
