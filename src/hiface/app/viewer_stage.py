@@ -17,13 +17,13 @@ from hiface.app.viewer_state import ViewerState
 from hiface.errors import HifaceError
 from hiface.types import Camera
 
-DRAFT_S = 0.03
+DRAFT_S = 0.02
 """Drafts have the resolution that can be drawn in this time."""
 REST_S = 0.2
 """When nothing has changed for this long, the whole picture is drawn."""
 LARGEST_PX = 1600
 _SMOOTH_PX = 2
-_SMALLEST_SHARE = 0.4
+_SMALLEST_SHARE = 0.3
 
 
 def view_camera(position: np.ndarray, wxyz: np.ndarray, fov_rad: float, height: int, width: int) -> Camera:
