@@ -208,7 +208,7 @@ def _print_summary(found: VideoTrack, out: Path, console: Console) -> None:
         table.add_column(column)
     for person in found.people:
         counts = [person.status.count(word) for word in ("ok", "interpolated", "missing")]
-        shake = jitter_px(person, found.times_s, found.height)
+        shake = jitter_px(person.landmarks68_px, found.times_s, found.height)
         table.add_row(
             str(person.number), *map(str, counts), "" if shake is None else f"{shake:.2f} px at 512"
         )

@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-
-from hiface.tracking.result import PersonTrack
+from torch import Tensor
 
 _N_JAW = 17  # the outline slides along the jaw as the head turns
 _REFERENCE_PX = 512
@@ -17,7 +16,7 @@ _SECOND = math.sqrt(6.0)
 """Standard deviation of second differences over that of what is independent from frame to frame."""
 
 
-def jitter_px(person: PersonTrack, times_s: Sequence[float], height: int) -> float | None:
+def jitter_px(landmarks68_px: Tensor, times_s: Sequence[float], height: int) -> float | None:
     """What trembles in the 51 inner points, in pixels of a picture 512 high.
 
     The length of second differences, as trackers are measured on still faces, told by what a cubic through
@@ -26,11 +25,11 @@ def jitter_px(person: PersonTrack, times_s: Sequence[float], height: int) -> flo
     where no five frames in a row show the face.
 
     Args:
-        person: The track.
+        landmarks68_px: [N, 68, 2] pixels, NaN where the face is not seen.
         times_s: Of all frames, increasing.
         height: Of the video, pixels.
     """
-    points = person.landmarks68_px[:, _N_JAW:]
+    points = landmarks68_px[:, _N_JAW:]
     if len(points) < _SPAN:
         return None
     times = torch.tensor(times_s, dtype=torch.float64).unfold(0, _SPAN, 1)
