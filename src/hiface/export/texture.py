@@ -126,7 +126,7 @@ def bake_views(
         skin = skin_map(model, surface)
         photo, tone = merged(layers, px_per_m)
         photo = Layer(photo.log + tone[:, None, None], photo.weight)
-        base = base + tone[:, None, None] * torch.where(skin, 1.0, 0.5)
+        base = base + torch.where(skin, tone[:, None, None], 0.5 * tone.mean())
         photo = _blended(photo, base, blend, resize(plain_skin(model, COARSE)[None], size)[0])
         log = _complete(photo, base, skin)
         albedo = push_pull(log.exp(), surface.covered.to(log.dtype)).clamp(0.0, 1.0)
