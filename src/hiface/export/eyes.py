@@ -45,8 +45,7 @@ def _eye_texels(uv: Tensor, model: MorphableModel, size: int) -> list[_EyeTexels
         return []
     space = uv_space(uv, model.uv_triangles, model.triangles, data.n_vertices, size)
     points = space.lift(model.template.to(uv)).flatten(1).T
-    triangle = space.triangle_id.flatten().long()
-    part = torch.where(triangle >= 0, data.triangle_parts.to(uv.device)[triangle.clamp_min(0)], -1)
+    part = space.of_triangles(data.triangle_parts, -1).flatten()
     eyes = []
     for side, name in enumerate(_PARTS):
         texel = (part == data.part_names.index(name)).nonzero()[:, 0]

@@ -18,7 +18,5 @@ _MARGIN_PX = 2
 def hollow_shade(model: MorphableModel, size: int) -> Tensor:
     """[size, size] factors on a texture: what of the light reaches its texels, with a margin."""
     share = torch.tensor([REACHING.get(name, 1.0) for name in model.data.part_names])
-    triangle = detail_space(model, size).triangle_id.long().cpu()
-    part = model.data.triangle_parts.cpu()[triangle.clamp_min(0)]
-    lost = torch.where(triangle >= 0, 1.0 - share[part], 0.0)
+    lost = detail_space(model, size).of_triangles(1.0 - share[model.data.triangle_parts.cpu()], 0.0).cpu()
     return 1.0 - F.max_pool2d(lost[None], 2 * _MARGIN_PX + 1, 1, _MARGIN_PX)[0]

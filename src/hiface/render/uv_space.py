@@ -33,6 +33,11 @@ class UvSpace:
         """[size, size] bool, texels whose centre lies in a chart."""
         return self.triangle_id >= 0
 
+    def of_triangles(self, values: Tensor, outside: float) -> Tensor:
+        """[size, size] values [T] of the triangles under the texels, `outside` where there is none."""
+        triangle = self.triangle_id.long()
+        return torch.where(triangle >= 0, values.to(triangle.device)[triangle.clamp_min(0)], outside)
+
     def lift(self, attributes: Tensor) -> Tensor:
         """Spreads vertex attributes over the map.
 
