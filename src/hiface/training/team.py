@@ -9,6 +9,7 @@ process's own while it trains, and averaged at checkpoints.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -94,9 +95,11 @@ def joined(device: str) -> Iterator[tuple[Team, str]]:
         raise OptionError(
             f"there are {torch.cuda.device_count()} GPUs and more processes; lower --nproc-per-node"
         )
+    # Loaded later (by an optimiser), its default arguments would hold the group, whose threads would then
+    # outlive the interpreter and abort the process.
+    importlib.import_module("torch.distributed.nn.functional")
     torch.distributed.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Team(torch.distributed.get_rank(), count), f"cuda:{local}" if cuda else device
-        torch.distributed.barrier()  # a process that leaves while another ends can make that one abort
     finally:
         torch.distributed.destroy_process_group()
