@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+import hiface
 from hiface.assets import load_json_asset, load_tensors_asset
 
 FLIP = np.array([-1.0, 1.0, 1.0])
@@ -23,6 +24,7 @@ class Model:
         self.t = {
             k: v.numpy().astype(np.float64 if v.is_floating_point() else np.int64) for k, v in tensors.items()
         }
+        self.t["expression_basis"] = hiface.load_model("open").data.expression_basis.double().numpy()
         self.names = json.loads(self.meta["expression_names"])
         self.parts = json.loads(self.meta["part_names"])
         self.mirror = self.t["mirror_vertices"]

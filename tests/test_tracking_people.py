@@ -149,20 +149,21 @@ def test_of_very_many_people_the_last_are_remembered(seen):
     assert known.people_of([seen(1000, 1000, crowd[0])]) == [_KNOWN + 4]  # forgotten, and so somebody new
 
 
-def test_a_newcomers_detail_is_read_while_somebody_known_is_away():
+def test_a_newcomers_detail_is_read_while_somebody_known_is_away(monkeypatch):
     reconstructor = hiface.Reconstructor(device="cpu")
     anna, boris = identities(1, 2)
     script = [[sighting(0, k, anna)] for k in range(15)]
     script += [[sighting(0, k, boris, place=150.0)] for k in range(15, 20)]
     asked = []
 
-    def coefficients(image, detections, focal_px, with_detail):
+    def read_traced(image, detections, focal_px, with_detail):
         asked.append(with_detail)
-        return [s.read for s in script[detector.frame]]
+        return [s.read for s in script[detector.frame]], None
 
     detector = Scripted(script)
     reconstructor.detector = detector
-    reconstructor.coefficients = coefficients
+    assert reconstructor.network is not None
+    monkeypatch.setattr(reconstructor.network, "read_traced", read_traced)
     tracker = LiveTracker(reconstructor)
     grey = torch.full((SIZE, SIZE, 3), 90, dtype=torch.uint8).numpy()
     people = []

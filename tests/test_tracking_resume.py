@@ -117,6 +117,7 @@ def test_wherever_it_was_stopped_the_rest_is_the_same(tmp_path, stop):
     for name in (f.name for f in fields(Detection) if f.name != "score"):
         pairs = zip(again.sightings, whole.sightings, strict=True)
         assert all(torch.equal(getattr(a.detection, name), getattr(b.detection, name)) for a, b in pairs)
+    assert all(torch.equal(a.trace, b.trace) for a, b in zip(again.sightings, whole.sightings, strict=True))
 
 
 def watched_video(pictures, script, store, progress=lambda *a: None):
@@ -131,11 +132,12 @@ def watched_video(pictures, script, store, progress=lambda *a: None):
                 detector.frame = k
                 yield VideoFrame(k, k / 25, picture)
 
-    reconstructor = SimpleNamespace(
-        detector=detector,
-        network=SimpleNamespace(identity_sigma=torch.ones(150)),
-        coefficients=lambda image, detections, focal_px: [by_detection[id(d)] for d in detections],
-    )
+    def read_traced(image, detections, focal_px):
+        faces = [by_detection[id(d)] for d in detections]
+        return faces, torch.stack([face.identity[:5] + detector.frame for face in faces])
+
+    network = SimpleNamespace(identity_sigma=torch.ones(150), read_traced=read_traced)
+    reconstructor = SimpleNamespace(detector=detector, network=network)
     camera = Camera.from_pose(torch.eye(3), torch.tensor([0.0, 0, 1]), 300.0, SIZE, SIZE)
     return watch(Video(), reconstructor, camera, store, progress)
 

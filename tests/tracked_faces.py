@@ -81,7 +81,7 @@ def watched(script, config=None):
 
     def read(image, detections):
         people = [by_detection[id(d)] for d in detections]
-        return [p for p in people]
+        return people, None
 
     watcher = FaceWatcher(detector, read, torch.ones(150), config or WatchConfig())
     grey, found = np.full((64, 64, 3), 90, np.uint8), []

@@ -38,7 +38,7 @@ from hiface.networks.detect import Detection, FaceDetector
 from hiface.networks.hiface_params import check_model
 from hiface.networks.read_hiface import HifaceReader
 from hiface.networks.sd_detail import SdDetail
-from hiface.networks.weights import load_hiface, weights_notes
+from hiface.networks.weights import load_hiface, load_motion, weights_notes
 from hiface.render.pyramid import resize
 from hiface.render.texels import head_region
 from hiface.result import DEFAULT_DETAIL_PX, FaceResult
@@ -117,7 +117,10 @@ class Reconstructor:
             check_model(network.config, self.model, load_detail_basis(self.model.name))
             self.detail = SdDetail.of(network, self.model.name)
             notes = weights_notes(weights or asset_path("weights/hiface.safetensors"))
-            self.network = HifaceReader.of(copy.deepcopy(network), self.model, str(self.device), notes)
+            motion = load_motion() if weights is None else None
+            self.network = HifaceReader.of(
+                copy.deepcopy(network), self.model, str(self.device), notes, motion
+            )
 
     def reconstruct(self, image: str | Path | np.ndarray | Photo) -> list[FaceResult]:
         """Reconstructs every face of a photo.
@@ -169,9 +172,8 @@ class Reconstructor:
         """
         if self.network is None:
             raise ValueError("only a Reconstructor of the method 'hiface' has a network")
-        with torch.no_grad():
-            batch = self.network.read(image_srgb, detections, focal_px, with_detail)
-            return batch.replace(pose=pose_from_expression(self.model, batch.expression, batch.pose))
+        batch = self.network.read(image_srgb, detections, focal_px, with_detail)
+        return batch.replace(pose=pose_from_expression(self.model, batch.expression, batch.pose))
 
     def read(self, photo: Photo, detections: list[Detection], detect_s: float = 0.0) -> list[FaceResult]:
         """One pass of the HiFace network over all faces of a photo."""

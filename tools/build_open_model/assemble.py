@@ -49,9 +49,16 @@ def geometry_tensors(geometry: Geometry) -> dict[str, np.ndarray]:
         "identity_symmetric": shapes.symmetric.astype(np.uint8),
         "joints_template": geometry.joints_template.astype(np.float32),
         "joints_identity_basis": shapes.basis[:, v:].astype(np.float32),
-        "expression_basis": _half(geometry.expression_basis),
+        **_moving(_half(geometry.expression_basis)),
         "skin_weights": geometry.skin_weights.astype(np.float32),
     }
+
+
+def _moving(basis: np.ndarray) -> dict[str, np.ndarray]:
+    """A basis ``[E, V, 3]`` without the vertices that stay: places among the E V, and their offsets."""
+    offsets = basis.reshape(-1, 3)
+    moved = np.flatnonzero((offsets != 0).any(axis=1))
+    return {"expression_moved": moved.astype(np.int32), "expression_offsets": offsets[moved]}
 
 
 def _half(values: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ def read_open_model() -> MorphableModelData:
         uv_triangles=tensors["uv_triangles"].long(),
         identity_basis=tensors["identity_basis"].float(),
         identity_std=tensors["identity_std"].float(),
-        expression_basis=tensors["expression_basis"].float(),
+        expression_basis=_expression_basis(tensors, len(json.loads(meta["expression_names"]))),
         expression_names=tuple(json.loads(meta["expression_names"])),
         joint_names=tuple(json.loads(meta["joint_names"])),
         joint_parents=tuple(json.loads(meta["joint_parents"])),
@@ -64,6 +64,13 @@ def read_open_model() -> MorphableModelData:
         quads=tensors["quads"].long() if "quads" in tensors else None,
         metadata=meta,
     )
+
+
+def _expression_basis(tensors: dict[str, Tensor], count: int) -> Tensor:
+    """[E, V, 3] from the vertices that move, the others being left out of the file."""
+    basis = torch.zeros(count, len(tensors["template"]), 3)
+    basis.view(-1, 3)[tensors["expression_moved"].long()] = tensors["expression_offsets"].float()
+    return basis
 
 
 def _check_vertices(content: dict, name: str, n_vertices: int) -> None:

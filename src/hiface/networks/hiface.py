@@ -124,11 +124,13 @@ class Look(NamedTuple):
         features: [B, hidden] of the picture and the landmarks.
         landmarks: [B, n_whitened + P] corrected landmarks along their main directions, and their certainty.
         corrected: [B, P, 2] corrected landmarks, crop coordinates.
+        own: [B, 2 P] local features of the landmarks.
     """
 
     features: Tensor
     landmarks: Tensor
     corrected: Tensor
+    own: Tensor
 
 
 class Hiface(nn.Module):
@@ -251,7 +253,11 @@ class Hiface(nn.Module):
         Raises:
             ShapeError: The network wants landmarks and there are none, or of another number.
         """
-        c, seen = self.config, self.look(crops_srgb, points)
+        return self.answers(crops_srgb, self.look(crops_srgb, points), with_detail)
+
+    def answers(self, crops_srgb: Tensor, seen: Look, with_detail: bool = True) -> tuple[Tensor, ...]:
+        """`forward` from what `look` gave."""
+        c = self.config
         out = {name: head(seen.features) for name, head in self.heads.items()}
         identity, logits, albedo, light, static = (
             out[name] for name in ("identity", "expression", "albedo", "light", "static")
@@ -282,7 +288,7 @@ class Hiface(nn.Module):
         x, maps = self.trunk(small)
         if self.points is None:
             nothing = x.new_zeros(len(x), 0)
-            return Look(self.hidden(x), nothing, nothing.unflatten(1, (0, 2)))
+            return Look(self.hidden(x), nothing, nothing.unflatten(1, (0, 2)), nothing)
         if points is None or points.shape[-2:] != (c.n_points, 3):
             found = None if points is None else tuple(points.shape)
             raise ShapeError(f"points must be [B, {c.n_points}, 3], got {found}")
@@ -291,7 +297,7 @@ class Hiface(nn.Module):
         # Corrections learn from true points alone: shape losses would drown these.
         landmarks = self._landmarks(corrected.detach(), points[..., 2])
         x = torch.cat([x, self.points(torch.cat([landmarks, own], dim=1))], dim=1)
-        return Look(self.hidden(x), landmarks, corrected)
+        return Look(self.hidden(x), landmarks, corrected, own)
 
     def refit_identity(self, features: Tensor, landmarks: Tensor, identity: Tensor) -> None:
         """Sets the last layers of identity to the ridge regression of people's identity [N, K] on `look`'s.
@@ -313,20 +319,23 @@ class Hiface(nn.Module):
                 self.shape_of_points.bias[: len(head.bias)] = 0.0
 
 
-class WithoutDetail(nn.Module):
-    """The network without what detail alone needs, for frames of videos.
+class WithEvidence(nn.Module):
+    """The network with what it saw at the landmarks, from which changes between frames are read.
 
     Args:
         network: Whose weights are used.
+        with_detail: Whether detail is read; else its codes are 0.
     """
 
-    def __init__(self, network: Hiface) -> None:
+    def __init__(self, network: Hiface, with_detail: bool = True) -> None:
         super().__init__()
-        self.network, self.config = network, network.config
+        self.network, self.config, self.with_detail = network, network.config, with_detail
 
     def forward(self, crops_srgb: Tensor, points: Tensor | None = None) -> tuple[Tensor, ...]:
-        """`Hiface.forward` with detail codes of 0."""
-        return self.network(crops_srgb, points, with_detail=False)
+        """`Hiface.forward`, and the evidence [B, n_whitened + 3 P]: places, certainty, local features."""
+        seen = self.network.look(crops_srgb, points)
+        evidence = torch.cat([seen.landmarks, seen.own], dim=1)
+        return *self.network.answers(crops_srgb, seen, self.with_detail), evidence
 
 
 def colours_at(crops_srgb: Tensor, points: Tensor) -> Tensor:

@@ -43,7 +43,9 @@ def halving_stage(cin: int, cout: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(ConvNorm(cin, cout, 3, 2), *(ResidualBlock(cout, cout) for _ in range(blocks)))
 
 
-def set_to_ridge(layer: nn.Linear, inputs: Tensor, outputs: Tensor, strength: float = 30.0) -> None:
+def set_to_ridge(
+    layer: nn.Linear, inputs: Tensor, outputs: Tensor, strength: float = 30.0, least_spread: float = 1e-9
+) -> None:
     """Sets a layer to the ridge regression of outputs [N, D] on inputs [N, C].
 
     Args:
@@ -51,10 +53,11 @@ def set_to_ridge(layer: nn.Linear, inputs: Tensor, outputs: Tensor, strength: fl
         inputs: They are brought to unit spread for the penalty.
         outputs: What the layer shall say of them.
         strength: Weight of the squared coefficients, in samples; the bias has none.
+        least_spread: Inputs of a smaller one are not brought to unit spread, but that much nearer.
     """
     x, y = inputs.double(), outputs.double()
     centre, mean = x.mean(dim=0), y.mean(dim=0)
-    spread = (x - centre).square().mean(dim=0).sqrt().clamp_min(1e-9)
+    spread = (x - centre).square().mean(dim=0).sqrt().clamp_min(least_spread)
     x = (x - centre) / spread
     normal = x.T @ x + strength * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     weight = torch.linalg.solve(normal, x.T @ (y - mean)) / spread[:, None]

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hiface.data.crop_arrays import eye_rolls, frames_of_points, read_crops
 from hiface.data.crops import CropFrame
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
-from hiface.networks.hiface import Hiface, HifaceOutput, WithoutDetail
+from hiface.networks.hiface import Hiface, HifaceOutput, WithEvidence
 from hiface.networks.hiface_params import output_to_params
+from hiface.networks.motion_net import MotionNet
 from hiface.networks.runtime import Runner, TorchRunner
 from hiface.types import FaceParams
 
@@ -29,14 +31,22 @@ class HifaceReader:
         model: Face model of the coefficients, on the CPU.
         without_detail: The network without detail codes, for faces of which motion alone is asked; the same
             network if None.
+        motion: Reads changes of expression from the network's evidence; None if it was made for another one.
 
     Attributes:
         identity_sigma: [K] how far its identity coefficients are from the truth of people it never saw,
             standard deviations of the model; 1 where its weights do not say.
+        motion: As given.
     """
 
-    def __init__(self, runner: Runner, model: MorphableModel, without_detail: Runner | None = None) -> None:
-        self._runner, self._model = runner, model
+    def __init__(
+        self,
+        runner: Runner,
+        model: MorphableModel,
+        without_detail: Runner | None = None,
+        motion: MotionNet | None = None,
+    ) -> None:
+        self._runner, self._model, self.motion = runner, model, motion
         self._without_detail = without_detail or runner
         sizes = json.loads(runner.metadata["config"])
         self.crop_px, self.crop_scale = int(sizes["crop_px"]), float(sizes["crop_scale"])
@@ -45,7 +55,13 @@ class HifaceReader:
         self.identity_sigma = torch.tensor(json.loads(said)) if said else torch.ones(int(sizes["n_identity"]))
 
     @staticmethod
-    def of(network: Hiface, model: MorphableModel, device: str, notes: Mapping[str, str]) -> HifaceReader:
+    def of(
+        network: Hiface,
+        model: MorphableModel,
+        device: str,
+        notes: Mapping[str, str],
+        motion: MotionNet | None = None,
+    ) -> HifaceReader:
         """A reader that runs a network in torch.
 
         Args:
@@ -53,9 +69,10 @@ class HifaceReader:
             model: Face model of the coefficients, on the CPU.
             device: Torch device.
             notes: Stored with the weights (`weights_notes`).
+            motion: See `HifaceReader`.
         """
-        whole = TorchRunner(network, device, notes)
-        return HifaceReader(whole, model, TorchRunner(WithoutDetail(network), device, notes))
+        whole, quick = (TorchRunner(WithEvidence(network, detail), device, notes) for detail in (True, False))
+        return HifaceReader(whole, model, quick, motion)
 
     def frames(self, points68_px: np.ndarray) -> np.ndarray:
         """Crops [N, 4] of faces with 68 points [N, 68, 2] pixels."""
@@ -75,20 +92,31 @@ class HifaceReader:
         Returns:
             FaceParams with a leading dimension of N, on the CPU.
         """
+        return self.read_traced(image_srgb, faces, focal_px, with_detail)[0]
+
+    @torch.no_grad()
+    def read_traced(
+        self, image_srgb: np.ndarray, faces: list[Detection], focal_px: float, with_detail: bool = True
+    ) -> tuple[FaceParams, Tensor | None]:
+        """What `read` gives, and traces [N, C] for `MotionNet`, None without one."""
         height, width = image_srgb.shape[:2]
         frames = self.frames(np.stack([face.landmarks68_px.numpy() for face in faces]))
         inputs = [read_crops(np.ascontiguousarray(image_srgb), frames, self.crop_px)]
         frame = CropFrame.unpacked(torch.from_numpy(frames))
         if self._with_points:
-            inputs.append(self._points(faces, frame))
+            inputs.append(self.points(faces, frame))
         runner = self._runner if with_detail else self._without_detail
-        out = HifaceOutput(*(torch.from_numpy(part) for part in runner(*inputs)))
+        parts = [torch.from_numpy(part) for part in runner(*inputs)]
+        n_fields = len(HifaceOutput._fields)
+        out = HifaceOutput(*parts[:n_fields])
+        traces = None if self.motion is None else self.motion.trace(parts[n_fields], out.expression)
         K = torch.tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
-        return output_to_params(self._model, out, frame, K.expand(len(faces), 3, 3), width, height)
+        params = output_to_params(self._model, out, frame, K.expand(len(faces), 3, 3), width, height)
+        return params, traces
 
     @staticmethod
-    def _points(faces: list[Detection], frame: CropFrame) -> np.ndarray:
-        """[N, P, 3] landmarks as the landmark network would give them in these crops."""
+    def points(faces: list[Detection], frame: CropFrame) -> np.ndarray:
+        """Landmarks [N, P, 3] of N faces as the landmark network would give them in these crops."""
         px = torch.stack([torch.cat([f.landmarks68_px, f.dense_px, f.iris_px]) for f in faces])
         sigma = torch.stack(
             [torch.cat([f.landmarks68_sigma_px, f.dense_sigma_px, f.iris_sigma_px]) for f in faces]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hiface.assets.loader import asset_path
 from hiface.errors import AssetError
-from hiface.networks.hiface import WithoutDetail
+from hiface.networks.hiface import WithEvidence
 from hiface.networks.landmarker import Landmarker
 from hiface.networks.weights import AnyNetwork, load_finder, load_hiface, load_landmarker, weights_notes
 
@@ -117,7 +117,7 @@ class TorchRunner:
     """
 
     def __init__(
-        self, network: AnyNetwork | WithoutDetail, device: str = "cpu", notes: Mapping[str, str] | None = None
+        self, network: AnyNetwork | WithEvidence, device: str = "cpu", notes: Mapping[str, str] | None = None
     ) -> None:
         self._network = network.to(device).eval()
         self._device = device
@@ -131,7 +131,7 @@ class TorchRunner:
         return tuple(part.float().cpu().numpy() for part in out)
 
 
-def network_metadata(network: AnyNetwork | WithoutDetail) -> dict[str, str]:
+def network_metadata(network: AnyNetwork | WithEvidence) -> dict[str, str]:
     """What a runner must know of a network beside its numbers: config and mirror indices, as JSON."""
     metadata = {"config": json.dumps(dataclasses.asdict(network.config), sort_keys=True)}
     if isinstance(network, Landmarker):

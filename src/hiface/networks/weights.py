@@ -19,10 +19,13 @@ from hiface.networks.eye_colour_net import EyeColourConfig, EyeColourNet
 from hiface.networks.finder import Finder, FinderConfig
 from hiface.networks.hiface import Hiface, HifaceConfig
 from hiface.networks.landmarker import Landmarker, LandmarkerConfig
+from hiface.networks.motion_net import MotionConfig, MotionNet
 from hiface.networks.recogniser import Recogniser, RecogniserConfig
 
 FORMAT_VERSION = "1"
-Config = TypeVar("Config", FinderConfig, LandmarkerConfig, HifaceConfig, RecogniserConfig, EyeColourConfig)
+Config = TypeVar(
+    "Config", FinderConfig, LandmarkerConfig, HifaceConfig, RecogniserConfig, EyeColourConfig, MotionConfig
+)
 AnyNetwork = Finder | Landmarker | Hiface | Recogniser
 KINDS: dict[type, str] = {
     Finder: "finder",
@@ -30,10 +33,11 @@ KINDS: dict[type, str] = {
     Hiface: "hiface",
     Recogniser: "recogniser",
     EyeColourNet: "eye_colour",
+    MotionNet: "motion",
 }
 
 
-def save_weights(network: AnyNetwork | EyeColourNet, path: Path, notes: dict[str, str]) -> None:
+def save_weights(network: AnyNetwork | EyeColourNet | MotionNet, path: Path, notes: dict[str, str]) -> None:
     """Writes weights in half precision, under a temporary name first.
 
     Args:
@@ -83,6 +87,12 @@ def load_eye_colour(path: Path | None = None) -> EyeColourNet:
     """The network that reads the colour of irises, in evaluation mode; see `load_finder`."""
     tensors, config = _read(path, "eye_colour", EyeColourConfig)
     return _fill(EyeColourNet(config), tensors, "eye_colour")
+
+
+def load_motion(path: Path | None = None) -> MotionNet:
+    """The network that reads changes of expression, in evaluation mode; see `load_finder`."""
+    tensors, config = _read(path, "motion", MotionConfig)
+    return _fill(MotionNet(config), tensors, "motion")
 
 
 def load_recogniser(path: Path) -> Recogniser:

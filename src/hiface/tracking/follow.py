@@ -16,7 +16,9 @@ from hiface.export.morphs import morph_weights
 from hiface.fitting.follow import PersonFollower
 from hiface.fitting.observe import landmark_observation
 from hiface.morphable import MorphableModel
+from hiface.networks.motion_net import MotionNet
 from hiface.result import FaceResult
+from hiface.tracking.motions import moved_expressions
 from hiface.tracking.paths import FacePaths, PathNoise, smooth_path
 from hiface.tracking.result import PersonTrack, Status
 from hiface.tracking.sightings import Sighting
@@ -61,6 +63,7 @@ def follow_person(
     sightings: Sequence[Sighting],
     timeline: Timeline,
     options: FollowOptions,
+    motion: MotionNet | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> PersonTrack:
     """Fits a person in each frame where it was seen, and smooths.
@@ -71,20 +74,23 @@ def follow_person(
         sightings: In order, at most one in a frame.
         timeline: Of the video.
         options: How.
+        motion: Reads changes of expression; as the network reads single frames if None.
         advance: Called after each sighting.
 
     Returns:
         A track with an answer for every frame.
     """
     follower = PersonFollower(face.model, face.params, EXPRESSION_SIGMA)
+    expressions = moved_expressions(motion, sightings)
     fitted: list[FaceParams | None] = [None] * len(timeline.times_s)
-    for sighting in sightings:
+    for sighting, expression in zip(sightings, expressions, strict=True):
         camera = timeline.camera
         observation = landmark_observation(
             sighting.detection, camera.width, camera.height, float(camera.focal_px)
         )
         try:
-            fitted[sighting.frame] = follower.follow(observation, sighting.read)
+            read = sighting.read.replace(expression=expression)
+            fitted[sighting.frame] = follower.follow(observation, read)
         except FitError:
             pass  # a frame like one without a face
         advance()

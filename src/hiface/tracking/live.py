@@ -22,6 +22,7 @@ from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
 from hiface.reconstructor import Reconstructor
 from hiface.tracking.follow import EXPRESSION_SIGMA
+from hiface.tracking.motions import MotionSoFar
 from hiface.tracking.paths import FacePath, FacePaths
 from hiface.tracking.people import Acquaintances
 from hiface.tracking.sightings import FaceWatcher, Sighting, WatchConfig
@@ -86,8 +87,9 @@ class LiveTracker:
         if reconstructor.network is None:
             raise OptionError("videos are tracked with the network; use the method hiface")
         self._reconstructor, self._focal_px = reconstructor, focal_px
+        self._network = reconstructor.network
         self._config = config or LiveConfig()
-        sigma = reconstructor.network.identity_sigma
+        sigma = self._network.identity_sigma
         self._watcher = FaceWatcher(reconstructor.detector, self._read, sigma, self._config.watch)
         self._acquaintances = Acquaintances(sigma)
         self._paths = FacePaths(reconstructor.model)
@@ -107,7 +109,7 @@ class LiveTracker:
         seen = drawn_face(model, nobody)
         self._reconstructor.detector.detect(grey)
         self._reconstructor.detector.look_again(grey, seen.landmarks68_px.numpy()[None])
-        read = self._read(grey, [seen])[0]
+        read = self._read(grey, [seen])[0][0]
         follower = PersonFollower(model, read, EXPRESSION_SIGMA)
         follower.follow(landmark_observation(seen, width, height, self._focal), nobody)
 
@@ -165,13 +167,13 @@ class LiveTracker:
             vertices = model.vertices(p.identity, p.expression, p.pose)
             return maps.displacement, detailed_normals(model, vertices, maps.displacement)
 
-    def _read(self, image_srgb: np.ndarray, detections: list[Detection]) -> FaceParams:
+    def _read(self, image_srgb: np.ndarray, detections: list[Detection]) -> tuple[FaceParams, Tensor | None]:
         """Reads detail as long as that of somebody in the frame is not known well, newcomers' for one."""
         followed = self._acquaintances.followed
         present = [self._people[followed[tracklet]] for tracklet in self._watcher.going_on]
         known = [person for person in present if person.count >= _DETAIL_FRAMES]
         self._with_detail = len(known) < len(detections)
-        return self._reconstructor.coefficients(image_srgb, detections, self._focal, self._with_detail)
+        return self._network.read_traced(image_srgb, detections, self._focal, self._with_detail)
 
 
 class _LivePerson:
@@ -185,6 +187,8 @@ class _LivePerson:
         self._weights: dict[str, float] = {}
         self.count, self._last_s = 0, -np.inf
         self._follower: PersonFollower | None = None
+        network = reconstructor.network
+        self._motion = None if network is None or network.motion is None else MotionSoFar(network.motion)
         self._R: Tensor | None = None
 
     def step(self, number: int, sighting: Sighting, focal_px: float, with_detail: bool) -> LiveFace | None:
@@ -192,6 +196,8 @@ class _LivePerson:
         self._learn(sighting, with_detail)
         assert self._follower is not None
         read, detection = sighting.read, sighting.detection
+        if self._motion is not None:
+            read = read.replace(expression=self._motion.step(sighting))
         width, height = read.camera.width, read.camera.height
         try:
             fitted = self._follower.follow(landmark_observation(detection, width, height, focal_px), read)

@@ -20,8 +20,8 @@ from hiface.networks.detect import DetectConfig, Detection, FaceDetector
 from hiface.tracking.cuts import CutDetector
 from hiface.types import FaceParams
 
-Read = Callable[[np.ndarray, list[Detection]], FaceParams]
-"""A picture [H, W, 3] and N faces in it to their coefficients, with a leading dimension of N."""
+Read = Callable[[np.ndarray, list[Detection]], tuple[FaceParams, Tensor | None]]
+"""A picture [H, W, 3] and N faces in it to their coefficients and traces (`HifaceReader.read_traced`)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Sighting:
         time_s: Its time.
         detection: Landmarks.
         read: Coefficients as the network reads them.
+        trace: [C] what changes of expression are read from, if anything.
     """
 
     tracklet: int
@@ -41,6 +42,7 @@ class Sighting:
     time_s: float
     detection: Detection
     read: FaceParams
+    trace: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,11 @@ class FaceWatcher:
             thorough = state.idle % self.config.idle_fine_every == 0
             found += self._newcomers(image_srgb, focal_px, [d for _, d in found], thorough)
             searched_s = time_s
-        read = self.read(image_srgb, [d for _, d in found]) if found else ()
+        read, traces = self.read(image_srgb, [d for _, d in found]) if found else ((), None)
         tracklets, faces = state.tracklets, []
         for i, (old, detection) in enumerate(found):
-            faces.append(self._taken(old, Sighting(tracklets, frame, time_s, detection, read[i])))
+            trace = None if traces is None else traces[i]
+            faces.append(self._taken(old, Sighting(tracklets, frame, time_s, detection, read[i], trace)))
             tracklets = max(tracklets, faces[-1].sighting.tracklet + 1)
         faces = self._without_twins(faces)
         idle = 0 if found else state.idle + 1

@@ -21,7 +21,7 @@ from hiface.networks.detect import Detection
 from hiface.tracking.sightings import Followed, Sighting, WatchState
 from hiface.types import Camera, FaceParams
 
-_VERSION = 2
+_VERSION = 3
 _CHUNK = 100  # frames
 
 
@@ -131,6 +131,9 @@ def _packed(sightings: Sequence[Sighting]) -> dict[str, Tensor]:
         values = [getattr(s.read, name) for s in sightings]
         if all(value is not None for value in values):
             tensors[f"read.{name}"] = torch.stack(values)
+    traces = [s.trace for s in sightings if s.trace is not None]
+    if len(traces) == len(sightings):
+        tensors["trace"] = torch.stack(traces)
     tensors["camera.K"] = torch.stack([s.read.camera.K for s in sightings])
     tensors["camera.T_cam_object"] = torch.stack([s.read.camera.T_cam_object for s in sightings])
     return {name: value.contiguous() for name, value in tensors.items()}
@@ -143,7 +146,9 @@ def _unpacked(tensors: dict[str, Tensor], size: Sequence[int]) -> list[Sighting]
         coefficients = {n: tensors[f"read.{n}"][i] for n in _PARAMS if f"read.{n}" in tensors}
         camera = Camera(tensors["camera.K"][i], tensors["camera.T_cam_object"][i], size[0], size[1])
         read = FaceParams(**coefficients, camera=camera)
-        found.append(Sighting(int(tracklet), int(frame), time_s, Detection(score=score, **parts), read))
+        trace = tensors["trace"][i] if "trace" in tensors else None
+        detection = Detection(score=score, **parts)
+        found.append(Sighting(int(tracklet), int(frame), time_s, detection, read, trace))
     return found
 
 

@@ -118,10 +118,11 @@ def track_video(
         progress("fit", done, total)
 
     tracks: list[PersonTrack] = []
+    motion = reconstructor.network.motion
     with _timed(seconds, "fit"):
         for number, (person, face) in enumerate(zip(people, faces, strict=True), start=1):
             sightings = person.sightings
-            tracks.append(follow_person(number, face, sightings, timeline, options.follow, advance))
+            tracks.append(follow_person(number, face, sightings, timeline, options.follow, motion, advance))
     return VideoTrack(info.name, info.width, info.height, fps, seen.times_s, tracks, seconds, warnings)
 
 
@@ -138,7 +139,7 @@ def watch(
     focal_px = float(camera.focal_px)
 
     def read(image: Any, detections: Any) -> Any:
-        return reconstructor.coefficients(image, detections, focal_px)
+        return network.read_traced(image, detections, focal_px)
 
     seen = store.load()
     watcher = FaceWatcher(reconstructor.detector, read, network.identity_sigma, state=seen.state)
