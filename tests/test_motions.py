@@ -12,10 +12,18 @@ from hiface.networks.weights import load_motion, save_weights
 from hiface.synthetic.clips import generate_clip
 from hiface.synthetic.datasets import HOLDOUT_SEED, SEED_STRIDE
 from hiface.synthetic.generator import Style
+from hiface.tracking import follow
+from hiface.tracking.live import LiveTracker
 from hiface.tracking.motions import MotionSoFar, moved_expressions
-from tracked_faces import identities, sighting
+from hiface.tracking.video import TrackOptions, track_video
+from tracked_faces import Scripted, identities, sighting, write_clip
 
 N_EVIDENCE, CHANNELS = 20, (3, 5, 8)
+
+
+@pytest.fixture(scope="module")
+def reconstructor():
+    return hiface.Reconstructor(device="cpu")
 
 
 def people(count, seed):
@@ -85,13 +93,93 @@ def test_frame_by_frame_it_comes_to_the_same():
     assert torch.allclose(again, whole, atol=0.03)
 
 
+def test_what_is_held_does_not_fade_faster_than_the_mean_rises():
+    made = network()
+    (who,) = identities(1)
+    levels = [0.0] * 60 + [0.4] * 60
+    seen = [sighting(0, k, who, expression=torch.full((52,), 0.3)) for k in range(120)]
+    so_far = MotionSoFar(made)
+    for k, (s, level) in enumerate(zip(seen, levels, strict=True)):
+        moved = so_far.step(replace(s, trace=torch.full((3,), level)))[list(CHANNELS)]
+        assert torch.allclose(
+            moved, torch.full((3,), 0.3 + level - float(np.mean(levels[: k + 1]))), atol=1e-4
+        )
+
+
+def test_a_frame_without_a_finite_trace_stays_as_read_and_spoils_no_other():
+    made = network()
+    seen, _ = sightings_of(made)
+    bad = torch.full((3,), torch.nan)
+    mixed = [
+        replace(s, trace=bad) if k == 4 else replace(s, trace=None) if k == 7 else s
+        for k, s in enumerate(seen)
+    ]
+    rest = [s for k, s in enumerate(seen) if k not in (4, 7)]
+    so_far, without = MotionSoFar(made), MotionSoFar(made)
+    for found, others in (
+        (moved_expressions(made, mixed), moved_expressions(made, rest)),
+        ([so_far.step(s) for s in mixed], [without.step(s) for s in rest]),
+    ):
+        assert all(torch.equal(found[k], seen[k].read.expression) for k in (4, 7))
+        kept = [value for k, value in enumerate(found) if k not in (4, 7)]
+        assert all(torch.allclose(a, b) for a, b in zip(kept, others, strict=True))
+
+
+def test_live_faces_move_by_their_traces(reconstructor, monkeypatch):
+    """A jaw that single frames do not see open."""
+    model = reconstructor.model
+    jaw, config = (
+        model.expression_index("jawOpen"),
+        MotionConfig(N_EVIDENCE, 52, (model.expression_index("jawOpen"),)),
+    )
+    (who,) = identities(1)
+    script = [[sighting(0, k, who, expression=torch.full((52,), 0.3))] for k in range(20)]
+    detector = Scripted(script)
+
+    def read_traced(image, detections, focal_px, with_detail):
+        return [s.read for s in script[detector.frame]], torch.full(
+            (1, 1), 0.6 if detector.frame > 15 else 0.0
+        )
+
+    def last(motion):
+        monkeypatch.setattr(reconstructor.network, "motion", motion)
+        tracker = LiveTracker(reconstructor)
+        for frame in range(20):
+            detector.frame = frame
+            (face,) = tracker.step(np.full((256, 256, 3), 90, np.uint8), frame / 25)
+        return float(face.params.expression[jaw])
+
+    monkeypatch.setattr(reconstructor, "detector", detector)
+    monkeypatch.setattr(reconstructor.network, "read_traced", read_traced)
+    assert last(MotionNet(config).eval()) > last(None) + 0.1
+
+
+def test_videos_are_fitted_about_what_the_traces_say(reconstructor, monkeypatch, tmp_path):
+    jaw, given = reconstructor.model.expression_index("jawOpen"), []
+
+    def wide_open(network, sightings):
+        given.append((network, [s.trace is not None for s in sightings]))
+        vector = torch.zeros(52)
+        vector[jaw] = 1.0
+        return [vector] * len(sightings)
+
+    write_clip(tmp_path)
+    options = TrackOptions(keyframes=1)
+    plain = track_video(tmp_path, reconstructor, options).people[0].expression[:, jaw]
+    monkeypatch.setattr(follow, "moved_expressions", wide_open)
+    opened = track_video(tmp_path, reconstructor, options).people[0].expression[:, jaw]
+    assert given[0][0] is reconstructor.network.motion and all(given[0][1])
+    assert float(opened.nanmean()) > float(plain.nanmean()) + 0.2
+
+
 def test_without_network_or_traces_single_frames_count():
     made = network()
     seen, _ = sightings_of(made)
     plain = [s.read.expression for s in seen]
     blind = [replace(s, trace=None) for s in seen]
-    for found in (moved_expressions(None, seen), moved_expressions(made, blind), moved_expressions(made, [])):
-        assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=False))
+    for found in (moved_expressions(None, seen), moved_expressions(made, blind)):
+        assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=True))
+    assert moved_expressions(made, []) == []
     assert torch.equal(MotionSoFar(made).step(blind[0]), plain[0])
 
 
@@ -102,11 +190,6 @@ def test_weights_survive_their_file(tmp_path):
     assert again.config == made.config
     evidence, read, _, _ = people(1, 3)
     assert torch.allclose(again.trace(evidence, read), made.trace(evidence, read), atol=0.05)
-
-
-@pytest.fixture(scope="module")
-def reconstructor():
-    return hiface.Reconstructor(device="cpu")
 
 
 def test_packaged_weights_belong_to_the_packaged_network(reconstructor, tmp_path):

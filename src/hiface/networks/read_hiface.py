@@ -27,7 +27,7 @@ class HifaceReader:
     """Owns the HiFace network.
 
     Args:
-        runner: The network, ready to run.
+        runner: The network, ready to run; with `motion` it gives evidence too (`WithEvidence`).
         model: Face model of the coefficients, on the CPU.
         without_detail: The network without detail codes, for faces of which motion alone is asked; the same
             network if None.

@@ -11,8 +11,8 @@ from torch import Tensor
 from hiface.networks.motion_net import Means, MotionNet
 from hiface.tracking.sightings import Sighting
 
-_ABOVE_REST = 0.5  # standard deviations that the mean lies above rest at least, as no coefficient is below 0
-_MEMORY = 300  # frames over which live means go
+_ABOVE_REST = 0.5  # standard deviations of the changes that rest lies above 0 at least, as nothing is below
+_MEMORY = 900  # frames over which live means go, the older the less
 
 
 def moved_expressions(network: MotionNet | None, sightings: Sequence[Sighting]) -> list[Tensor]:
@@ -20,24 +20,31 @@ def moved_expressions(network: MotionNet | None, sightings: Sequence[Sighting]) 
 
     Args:
         network: Reads changes; None leaves what was read of single frames.
-        sightings: Of one person.
+        sightings: Of one person; those without a finite trace stay as they were read.
 
     Returns:
-        [E] for each sighting, 0..1. Their mean is that of what was read of single frames, or as far above 0
-        as they move.
+        [E] for each sighting, 0..1. Changes are added to the mean of what single frames say, or to half
+        their standard deviation where that is more.
     """
-    read = [s.read.expression for s in sightings]
-    traces = [s.trace for s in sightings if s.trace is not None]
-    if network is None or len(traces) < len(sightings) or not sightings:
-        return read
-    expression, trace = torch.stack(read), torch.stack(traces)
-    R = torch.stack([s.read.camera.R for s in sightings])
+    moved = [s.read.expression for s in sightings]
+    usable = [i for i, s in enumerate(sightings) if _traced(s)]
+    if network is None or not usable:
+        return moved
+    expression = torch.stack([moved[i] for i in usable])
+    trace = torch.stack([t for i in usable if (t := sightings[i].trace) is not None])
+    R = torch.stack([sightings[i].read.camera.R for i in usable])
     with torch.no_grad():
         change = network(trace, expression, R, Means(trace.mean(0), expression.mean(0)))
     change -= change.mean(0)
     rest = _rest(network, expression.mean(0), change.std(0, correction=0))
     expression[:, list(network.config.channels)] = (rest + change).clamp(0.0, 1.0)
-    return list(expression)
+    for i, values in zip(usable, expression, strict=True):
+        moved[i] = values
+    return moved
+
+
+def _traced(sighting: Sighting) -> bool:
+    return sighting.trace is not None and bool(torch.isfinite(sighting.trace).all())
 
 
 def _rest(network: MotionNet, mean: Tensor, spread: Tensor) -> Tensor:
@@ -46,7 +53,7 @@ def _rest(network: MotionNet, mean: Tensor, spread: Tensor) -> Tensor:
 
 
 class MotionSoFar:
-    """The same frame by frame, with means over the frames up to now.
+    """The same frame by frame, with means over the frames up to now, the last half minute most of all.
 
     Args:
         network: Reads changes.
@@ -54,12 +61,12 @@ class MotionSoFar:
 
     def __init__(self, network: MotionNet) -> None:
         self._network, self._count = network, 0
-        self._means = {name: torch.zeros(()) for name in ("trace", "expression", "change", "square")}
+        self._means = {name: torch.zeros(()) for name in ("trace", "expression", "mixed", "square")}
 
     def step(self, sighting: Sighting) -> Tensor:
         """Expression [E] of a person's next frame, 0..1."""
         expression, means = sighting.read.expression, self._means
-        if sighting.trace is None:
+        if sighting.trace is None or not _traced(sighting):
             return expression
         self._count += 1
         self._learn("trace", sighting.trace)
@@ -67,13 +74,14 @@ class MotionSoFar:
         with torch.no_grad():
             now = Means(means["trace"], means["expression"])
             change = self._network(sighting.trace, expression, sighting.read.camera.R, now)
-        self._learn("change", change)
+        linear = sighting.trace - means["trace"]  # whose mean is none; that of the rest has to be learnt
+        self._learn("mixed", change - linear)
+        change = change - means["mixed"]
         self._learn("square", change.square())
-        spread = (means["square"] - means["change"].square()).clamp_min(0.0).sqrt()
         channels = list(self._network.config.channels)
-        rest = _rest(self._network, means["expression"], spread)
+        rest = _rest(self._network, means["expression"], means["square"].sqrt())
         moved = expression.clone()
-        moved[channels] = (rest + change - means["change"]).clamp(0.0, 1.0)
+        moved[channels] = (rest + change).clamp(0.0, 1.0)
         return moved
 
     def _learn(self, name: str, value: Tensor) -> None:

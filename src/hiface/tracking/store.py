@@ -131,9 +131,10 @@ def _packed(sightings: Sequence[Sighting]) -> dict[str, Tensor]:
         values = [getattr(s.read, name) for s in sightings]
         if all(value is not None for value in values):
             tensors[f"read.{name}"] = torch.stack(values)
-    traces = [s.trace for s in sightings if s.trace is not None]
-    if len(traces) == len(sightings):
-        tensors["trace"] = torch.stack(traces)
+    sizes = {len(s.trace) for s in sightings if s.trace is not None}
+    if sizes:
+        nothing = torch.full((sizes.pop(),), torch.nan)
+        tensors["trace"] = torch.stack([nothing if s.trace is None else s.trace for s in sightings])
     tensors["camera.K"] = torch.stack([s.read.camera.K for s in sightings])
     tensors["camera.T_cam_object"] = torch.stack([s.read.camera.T_cam_object for s in sightings])
     return {name: value.contiguous() for name, value in tensors.items()}

@@ -170,6 +170,7 @@ def _key(source: str | Path, options: TrackOptions, reconstructor: Reconstructor
         "focal_px": options.focal_px,
         "fps": options.fps,
         "networks": networks_digest(),
+        "motion": reconstructor.network is not None and reconstructor.network.motion is not None,
         "reads": [round(value, 3) for value in read.identity[0].tolist()],
     }
 
