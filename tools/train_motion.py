@@ -11,6 +11,7 @@ last tenth of the people are not trained on and give the scores in the file's me
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.progress import track
 from torch import Tensor
 
 import hiface
+from hiface.atomic import atomic_write_bytes
 from hiface.data.crop_arrays import read_crops
 from hiface.data.crops import CropFrame
 from hiface.networks.detect import FaceDetector
@@ -91,17 +93,16 @@ class Recorder:
 
 def make_people(work: Path, numbers: Sequence[int]) -> None:
     """Writes the files that are not there yet."""
-    work.mkdir(parents=True, exist_ok=True)
     missing = [number for number in numbers if not person_path(work, number).exists()]
     recorder = Recorder() if missing else None
     for number in track(missing, "making people"):
         assert recorder is not None
         path = person_path(work, number)
         if not path.exists():
-            partial = path.with_suffix(".part.npz")
             seen = {key: value.astype(np.float16) for key, value in recorder.person(number).items()}
-            np.savez(partial, allow_pickle=False, **seen)
-            partial.rename(path)
+            content = io.BytesIO()
+            np.savez(content, **seen)  # pyright: ignore[reportArgumentType]
+            atomic_write_bytes(path, content.getvalue())
 
 
 def person_path(work: Path, number: int) -> Path:
