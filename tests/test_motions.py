@@ -60,7 +60,7 @@ def test_changes_are_read_whatever_the_persons_constant_is():
     evidence, read, R, truth = people(5, 2)
     with torch.no_grad():
         traces = made.trace(evidence, read)
-        found = made(traces, read, R, Means(traces.mean(1, keepdim=True), read.mean(1, keepdim=True)))
+        found = made(traces, read, R, Means.of(traces, read))
     goal = truth[..., list(CHANNELS)]
     goal = goal - goal.mean(1, keepdim=True)
     assert torch.allclose(found - found.mean(1, keepdim=True), goal, atol=0.02)

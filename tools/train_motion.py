@@ -23,11 +23,7 @@ from torch import Tensor
 
 import hiface
 from hiface.atomic import atomic_write_bytes
-from hiface.data.crop_arrays import read_crops
-from hiface.data.crops import CropFrame
 from hiface.networks.detect import FaceDetector
-from hiface.networks.hiface import HifaceOutput, WithEvidence
-from hiface.networks.hiface_params import output_to_params
 from hiface.networks.motion_net import Means, MotionConfig, MotionNet
 from hiface.networks.read_hiface import HifaceReader
 from hiface.networks.weights import load_hiface, save_weights
@@ -49,9 +45,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.model, self.detector = hiface.load_model(), FaceDetector()
-        network = load_hiface()
-        self.network = WithEvidence(network, with_detail=False)
-        self.reader = HifaceReader.of(network, self.model, "cpu", {})
+        self.reader = HifaceReader.of(load_hiface(), self.model, "cpu", {})
 
     def person(self, number: int) -> dict[str, np.ndarray]:
         """`_KEYS` of one person's moments: [n, D], [n, E], [n, 3, 3], [n, E]."""
@@ -75,19 +69,13 @@ class Recorder:
                 rows.append((*seen, sample.params.expression.numpy()))
         return {key: np.stack([row[i] for row in rows]) for i, key in enumerate(_KEYS) if rows}
 
-    @torch.no_grad()
     def read(self, image: np.ndarray, places: np.ndarray, focal_px: float) -> tuple[np.ndarray, ...] | None:
         """Evidence, expression and rotation of the face near the points [68, 2]; None if there is none."""
         face = self.detector.look_again(image, places[None].astype(np.float32), focal_px)[0]
         if face is None:
             return None
-        frames = self.reader.frames(face.landmarks68_px.numpy()[None])
-        frame = CropFrame.unpacked(torch.from_numpy(frames))
-        crops = torch.from_numpy(read_crops(image, frames, self.reader.crop_px))
-        *parts, evidence = self.network(crops, torch.from_numpy(HifaceReader.points([face], frame)))
-        height, width = image.shape[:2]
-        K = torch.tensor([[[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]]])
-        params = output_to_params(self.model, HifaceOutput(*parts), frame, K, width, height)
+        params, evidence = self.reader.read_evidence(image, [face], focal_px, with_detail=False)
+        assert evidence is not None
         return tuple(x[0].numpy() for x in (evidence, params.expression, params.camera.R))
 
 
@@ -147,8 +135,7 @@ def train(config: MotionConfig, people: tuple[Tensor, ...], seed: int = 0) -> Mo
 
 def changes(network: MotionNet, traces: Tensor, read: Tensor, R: Tensor) -> Tensor:
     """Changes [P, n, C] about each person's mean."""
-    means = Means(traces.mean(1, keepdim=True), read.mean(1, keepdim=True))
-    return _changes(network(traces, read, R, means))
+    return _changes(network(traces, read, R, Means.of(traces, read)))
 
 
 def _changes(values: Tensor) -> Tensor:

@@ -90,9 +90,8 @@ class MotionNet(nn.Module):
         Returns:
             [*B, C] coefficients.
         """
-        moved, change = traces - means.trace, expression - means.expression
-        x = torch.cat([moved, expression, change, _turn(R_cam_object)], dim=-1)
-        return moved + self.mix((x - self.centre) / self.spread)
+        x = _inputs(traces, expression, R_cam_object, means)
+        return traces - means.trace + self.mix((x - self.centre) / self.spread)
 
     def fit_linear(self, evidence: Tensor, expression: Tensor, truth: Tensor) -> None:
         """Sets the linear map to the ridge regression of changes on changes.
@@ -108,8 +107,7 @@ class MotionNet(nn.Module):
 
     def fit_spread(self, traces: Tensor, expression: Tensor, R_cam_object: Tensor) -> None:
         """Sets what brings the small network's inputs [P, n, ...] to unit spread."""
-        moved, change = (x - x.mean(dim=1, keepdim=True) for x in (traces, expression))
-        x = torch.cat([moved, expression, change, _turn(R_cam_object)], dim=-1).flatten(0, 1)
+        x = _inputs(traces, expression, R_cam_object, Means.of(traces, expression)).flatten(0, 1)
         self.centre.copy_(x.mean(dim=0))
         self.spread.copy_(x.std(dim=0).clamp_min(1e-3))
 
@@ -125,6 +123,17 @@ class Means:
 
     trace: Tensor
     expression: Tensor
+
+    @staticmethod
+    def of(traces: Tensor, expression: Tensor) -> Means:
+        """Means [*B, 1, ...] of traces [*B, n, C] and expressions [*B, n, E] over n frames."""
+        return Means(traces.mean(dim=-2, keepdim=True), expression.mean(dim=-2, keepdim=True))
+
+
+def _inputs(traces: Tensor, expression: Tensor, R_cam_object: Tensor, means: Means) -> Tensor:
+    """What the small network sees; see `MotionNet.forward`."""
+    changes = [traces - means.trace, expression, expression - means.expression]
+    return torch.cat([*changes, _turn(R_cam_object)], dim=-1)
 
 
 def _turn(R_cam_object: Tensor) -> Tensor:

@@ -92,31 +92,39 @@ class HifaceReader:
         Returns:
             FaceParams with a leading dimension of N, on the CPU.
         """
-        return self.read_traced(image_srgb, faces, focal_px, with_detail)[0]
+        return self.read_evidence(image_srgb, faces, focal_px, with_detail)[0]
 
     @torch.no_grad()
     def read_traced(
         self, image_srgb: np.ndarray, faces: list[Detection], focal_px: float, with_detail: bool = True
     ) -> tuple[FaceParams, Tensor | None]:
         """What `read` gives, and traces [N, C] for `MotionNet`, None without one."""
+        params, evidence = self.read_evidence(image_srgb, faces, focal_px, with_detail)
+        if self.motion is None or evidence is None:
+            return params, None
+        return params, self.motion.trace(evidence, params.expression)
+
+    def read_evidence(
+        self, image_srgb: np.ndarray, faces: list[Detection], focal_px: float, with_detail: bool = True
+    ) -> tuple[FaceParams, Tensor | None]:
+        """What `read` gives, and what was seen at the landmarks [N, D], None if the runner does not say."""
         height, width = image_srgb.shape[:2]
         frames = self.frames(np.stack([face.landmarks68_px.numpy() for face in faces]))
         inputs = [read_crops(np.ascontiguousarray(image_srgb), frames, self.crop_px)]
         frame = CropFrame.unpacked(torch.from_numpy(frames))
         if self._with_points:
-            inputs.append(self.points(faces, frame))
+            inputs.append(self._points(faces, frame))
         runner = self._runner if with_detail else self._without_detail
         parts = [torch.from_numpy(part) for part in runner(*inputs)]
         n_fields = len(HifaceOutput._fields)
         out = HifaceOutput(*parts[:n_fields])
-        traces = None if self.motion is None else self.motion.trace(parts[n_fields], out.expression)
         K = torch.tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
         params = output_to_params(self._model, out, frame, K.expand(len(faces), 3, 3), width, height)
-        return params, traces
+        return params, parts[n_fields] if len(parts) > n_fields else None
 
     @staticmethod
-    def points(faces: list[Detection], frame: CropFrame) -> np.ndarray:
-        """Landmarks [N, P, 3] of N faces as the landmark network would give them in these crops."""
+    def _points(faces: list[Detection], frame: CropFrame) -> np.ndarray:
+        """[N, P, 3] landmarks as the landmark network would give them in these crops."""
         px = torch.stack([torch.cat([f.landmarks68_px, f.dense_px, f.iris_px]) for f in faces])
         sigma = torch.stack(
             [torch.cat([f.landmarks68_sigma_px, f.dense_sigma_px, f.iris_sigma_px]) for f in faces]

@@ -20,6 +20,7 @@ from hiface.fitting.initialise import mean_face
 from hiface.fitting.observe import landmark_observation
 from hiface.morphable import MorphableModel
 from hiface.networks.detect import Detection
+from hiface.networks.motion_net import MotionNet
 from hiface.reconstructor import Reconstructor
 from hiface.tracking.follow import EXPRESSION_SIGMA
 from hiface.tracking.motions import MotionSoFar
@@ -136,7 +137,9 @@ class LiveTracker:
         for number, sighting in zip(numbers, sightings, strict=True):
             person = self._people.get(number)
             if person is None:
-                person = _LivePerson(self._reconstructor, self._paths, self._config)
+                person = _LivePerson(
+                    self._reconstructor.model, self._network.motion, self._paths, self._config
+                )
                 self._people[number] = person
             face = person.step(number, sighting, self._focal, self._with_detail)
             if face is not None:
@@ -179,16 +182,17 @@ class LiveTracker:
 class _LivePerson:
     """What is known of a person so far, and the filters of the motion."""
 
-    def __init__(self, reconstructor: Reconstructor, paths: FacePaths, config: LiveConfig) -> None:
-        self._model, self._paths = reconstructor.model, paths
+    def __init__(
+        self, model: MorphableModel, motion: MotionNet | None, paths: FacePaths, config: LiveConfig
+    ) -> None:
+        self._model, self._paths = model, paths
         pairs = (config.expression, config.gaze, config.turn, config.place)
         self._filters = [OneEuro(*pair) for pair in pairs]
         self._means: dict[str, Tensor] = {}
         self._weights: dict[str, float] = {}
         self.count, self._last_s = 0, -np.inf
         self._follower: PersonFollower | None = None
-        network = reconstructor.network
-        self._motion = None if network is None or network.motion is None else MotionSoFar(network.motion)
+        self._motion = None if motion is None else MotionSoFar(motion)
         self._R: Tensor | None = None
 
     def step(self, number: int, sighting: Sighting, focal_px: float, with_detail: bool) -> LiveFace | None:

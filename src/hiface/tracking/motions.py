@@ -27,14 +27,14 @@ def moved_expressions(network: MotionNet | None, sightings: Sequence[Sighting]) 
         their standard deviation where that is more.
     """
     moved = [s.read.expression for s in sightings]
-    usable = [i for i, s in enumerate(sightings) if _traced(s)]
-    if network is None or not usable:
+    traces = {i: trace for i, s in enumerate(sightings) if (trace := _finite_trace(s)) is not None}
+    if network is None or not traces:
         return moved
+    usable, trace = list(traces), torch.stack(list(traces.values()))
     expression = torch.stack([moved[i] for i in usable])
-    trace = torch.stack([t for i in usable if (t := sightings[i].trace) is not None])
     R = torch.stack([sightings[i].read.camera.R for i in usable])
     with torch.no_grad():
-        change = network(trace, expression, R, Means(trace.mean(0), expression.mean(0)))
+        change = network(trace, expression, R, Means.of(trace, expression))
     change -= change.mean(0)
     rest = _rest(network, expression.mean(0), change.std(0, correction=0))
     expression[:, list(network.config.channels)] = (rest + change).clamp(0.0, 1.0)
@@ -43,8 +43,9 @@ def moved_expressions(network: MotionNet | None, sightings: Sequence[Sighting]) 
     return moved
 
 
-def _traced(sighting: Sighting) -> bool:
-    return sighting.trace is not None and bool(torch.isfinite(sighting.trace).all())
+def _finite_trace(sighting: Sighting) -> Tensor | None:
+    trace = sighting.trace
+    return trace if trace is not None and bool(torch.isfinite(trace).all()) else None
 
 
 def _rest(network: MotionNet, mean: Tensor, spread: Tensor) -> Tensor:
@@ -65,16 +66,16 @@ class MotionSoFar:
 
     def step(self, sighting: Sighting) -> Tensor:
         """Expression [E] of a person's next frame, 0..1."""
-        expression, means = sighting.read.expression, self._means
-        if sighting.trace is None or not _traced(sighting):
+        expression, means, trace = sighting.read.expression, self._means, _finite_trace(sighting)
+        if trace is None:
             return expression
         self._count += 1
-        self._learn("trace", sighting.trace)
+        self._learn("trace", trace)
         self._learn("expression", expression)
         with torch.no_grad():
             now = Means(means["trace"], means["expression"])
-            change = self._network(sighting.trace, expression, sighting.read.camera.R, now)
-        linear = sighting.trace - means["trace"]  # whose mean is none; that of the rest has to be learnt
+            change = self._network(trace, expression, sighting.read.camera.R, now)
+        linear = trace - means["trace"]  # whose mean is none; that of the rest has to be learnt
         self._learn("mixed", change - linear)
         change = change - means["mixed"]
         self._learn("square", change.square())
